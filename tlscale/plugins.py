@@ -1,0 +1,102 @@
+"""Finding strategies, evaluation tasks, heads, objectives and launchers by name.
+
+Built-ins are one literal table of `"name": "module:attribute"`; installed packages add to it through
+entry points of the same group names. Nothing is imported until it is named, so a broken plugin fails
+only for those who ask for it. Two plugins of one name are an error.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from typing import Any
+
+from tlscale.errors import TlscaleError, UsageError, unknown
+
+BUILTINS: dict[str, dict[str, str]] = {
+    "tlscale.strategies": {
+        "features": "tlscale.strategies.features:STRATEGY",
+        "full": "tlscale.strategies.full:STRATEGY",
+        "none": "tlscale.strategies.none:STRATEGY",
+        "partial": "tlscale.strategies.partial:STRATEGY",
+        "peft": "tlscale.strategies.peft:STRATEGY",
+    },
+    "tlscale.objectives": {
+        "task": "tlscale.engine.objectives:task",
+    },
+    "tlscale.tasks": {},
+    "tlscale.heads": {},
+    "tlscale.launchers": {},
+}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One plugin as `tlscale plugins` shows it; `error` is set when importing it failed."""
+
+    group: str
+    name: str
+    target: str
+    error: str | None
+
+
+@cache
+def _targets(group: str) -> dict[str, str]:
+    if group not in BUILTINS:
+        raise UsageError(f"plugin group {group!r}: {unknown(group, BUILTINS, 'group')}")
+    table = dict(BUILTINS[group])
+    for point in metadata.entry_points(group=group):
+        if point.name in table and table[point.name] != point.value:
+            raise UsageError(
+                f"two plugins of group {group} are named {point.name!r}: {table[point.name]} and "
+                f"{point.value}; uninstall one of them"
+            )
+        table[point.name] = point.value
+    return table
+
+
+def names(group: str) -> tuple[str, ...]:
+    """All plugin names of `group`, sorted. Imports none of them."""
+    return tuple(sorted(_targets(group)))
+
+
+def resolve(target: str) -> Any:
+    """The object at `"module:attribute"`.
+
+    Raises:
+        TlscaleError: the module or the attribute can't be imported.
+    """
+    module_name, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise TlscaleError(f"plugin {target} can't be loaded: {type(error).__name__}: {error}") from error
+
+
+def load(group: str, name: str) -> Any:
+    """The plugin `name` of `group`.
+
+    Raises:
+        UsageError: no plugin has that name (the nearest one is suggested).
+        TlscaleError: it has one, but importing it fails.
+    """
+    table = _targets(group)
+    if name not in table:
+        raise UsageError(f"{name}: {unknown(name, table, group.rpartition('.')[2].rstrip('s'))}")
+    return resolve(table[name])
+
+
+def listing() -> tuple[Listing, ...]:
+    """Every plugin of every group, each imported to learn whether it works."""
+    found = []
+    for group in BUILTINS:
+        for name in names(group):
+            error = None
+            try:
+                load(group, name)
+            except TlscaleError as failure:
+                error = str(failure)
+            found.append(Listing(group, name, _targets(group)[name], error))
+    return tuple(found)

@@ -1,0 +1,67 @@
+"""Every path inside a run directory, named once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """The paths of the run in `root`; nothing here touches the disk."""
+
+    root: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.root / "recipe.yaml"
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan.json"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events.jsonl"
+
+    @property
+    def measurements(self) -> Path:
+        return self.root / "measurements.jsonl"
+
+    @property
+    def trackers(self) -> Path:
+        return self.root / "trackers"
+
+    @property
+    def done(self) -> Path:
+        return self.root / "DONE"
+
+    @property
+    def failed(self) -> Path:
+        return self.root / "FAILED"
+
+    @property
+    def result(self) -> Path:
+        """The file that names the last stage's artifact, relative to the run directory."""
+        return self.root / "result.json"
+
+    def outcomes(self, arm: str, suite: str) -> Path:
+        """Per-example outcomes of one evaluation, one JSON object a line."""
+        return self.root / "outcomes" / f"{arm}-{suite}.jsonl"
+
+    def log(self, rank: int) -> Path:
+        return self.root / "logs" / f"rank-{rank}.log"
+
+    def checkpoints(self, stage: str) -> Path:
+        return self.root / "checkpoints" / stage
+
+    def artifact(self, stage: str) -> Path:
+        """Where a stage's verified result lies: an adapter, a head or a full checkpoint."""
+        return self.root / "stages" / stage
+
+    @property
+    def adapter(self) -> Path:
+        """The run's final artifact."""
+        return self.root / "adapter"

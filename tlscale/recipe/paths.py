@@ -1,0 +1,88 @@
+"""Paths in recipes: `${NAME}` from the environment, `builtin:NAME` from the package."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tlscale.errors import Problem, nearest
+
+ASSETS = Path(__file__).parents[1] / "assets"
+BUILTIN = "builtin:"
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
+_PATH_KEYS = {"model_name_or_path", "path", "chat_template", "output_dir"}
+
+
+def resolve(path: str) -> Path:
+    """The file or folder that a recipe's `path` names. It need not exist."""
+    if path.startswith(BUILTIN):
+        return ASSETS / path.removeprefix(BUILTIN)
+    return Path(path).expanduser()
+
+
+def expand(raw: Any, environment: Mapping[str, str], at: tuple[str, ...] = ()) -> tuple[Any, list[Problem]]:
+    """`raw` with `${NAME}` replaced in values that are paths; secrets and unset names are problems."""
+    problems: list[Problem] = []
+    if isinstance(raw, dict):
+        result: Any = {}
+        for key, value in raw.items():
+            result[key], more = expand(value, environment, (*at, str(key)))
+            problems += more
+        return result, problems
+    if isinstance(raw, list):
+        pairs = [expand(value, environment, (*at, str(i))) for i, value in enumerate(raw)]
+        return [value for value, _ in pairs], [p for _, more in pairs for p in more]
+    if not isinstance(raw, str) or not at or at[-1] not in _PATH_KEYS:
+        return raw, problems
+
+    def replace(match: re.Match[str]) -> str:
+        name = match[1]
+        if _SECRET.search(name):
+            problems.append(
+                Problem(".".join(at), raw, f"{name} looks like a secret; secrets don't go into paths")
+            )
+        elif name not in environment:
+            problems.append(Problem(".".join(at), raw, f"the environment variable {name} is not set"))
+        else:
+            return environment[name]
+        return match[0]
+
+    return _VARIABLE.sub(replace, raw), problems
+
+
+def missing_file(path: str) -> str | None:
+    """What to say of a path that doesn't exist: the nearest names in its folder; `None` if it exists."""
+    place = resolve(path)
+    if place.exists():
+        return None
+    folder = place.parent
+    if not folder.is_dir():
+        return f"no such file, and no folder {folder}"
+    present = sorted(child.name for child in folder.iterdir() if not child.name.startswith("."))
+    near = nearest(place.name, present)
+    listed = ", ".join(present[:6]) + (", ..." if len(present) > 6 else "")
+    return (
+        f"no such file; did you mean {near}?"
+        if near
+        else f"no such file; in that folder: {listed or 'nothing'}"
+    )
+
+
+def file_problems(raw: Any, at: tuple[str, ...] = ()) -> list[Problem]:
+    """Every `path` and `chat_template` under `raw` that names a file that isn't there."""
+    if isinstance(raw, list):
+        return [p for i, value in enumerate(raw) for p in file_problems(value, (*at, str(i)))]
+    if not isinstance(raw, dict):
+        return []
+    problems = []
+    for key, value in raw.items():
+        if key in ("path", "chat_template") and isinstance(value, str) and "${" not in value:
+            said = missing_file(value)
+            if said:
+                problems.append(Problem(".".join((*at, key)), value, said))
+        else:
+            problems += file_problems(value, (*at, str(key)))
+    return problems

@@ -1,0 +1,251 @@
+"""What a user may write in a recipe. Names follow transformers, PEFT and datasets.
+
+A recipe says what is meant; `tlscale.plan` settles everything else. Options of a strategy are typed by
+the strategy's own file, not here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, JsonValue, model_validator
+
+from tlscale.recipe.base import Frozen
+
+Task = Literal["causal-lm", "sequence-classification", "image-classification", "sentence-embedding"]
+Quantization = Literal["none", "nf4", "fp4", "int8"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Metric = Literal["accuracy", "f1_macro", "nll", "perplexity", "exact_match"]
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Model(Frozen):
+    """The base model, and how it is loaded."""
+
+    model_name_or_path: str = Field(
+        min_length=1, description="A Hub id, a folder, or builtin:NAME for a model in the package."
+    )
+    revision: str | None = Field(
+        None, description="Branch, tag or commit on the Hub; pin a commit for reproducible runs."
+    )
+    task: Task = Field(description="What the model is used for.")
+    init: Literal["pretrained", "scratch"] = Field(
+        "pretrained", description="scratch keeps the architecture and tokenizer, not the weights."
+    )
+    quantization: Quantization = Field(
+        "none", description="Frozen base weights in 4 (nf4, fp4) or 8 (int8) bits, by bitsandbytes."
+    )
+    dtype: Dtype = Field(
+        "auto",
+        description="Precision of computation; auto: bfloat16 on a GPU that has it, else float32.",
+    )
+    pooling: Literal["auto", "mean", "cls", "last"] = Field(
+        "auto", description="How token states become one vector, where a head needs one."
+    )
+    chat_template: str | None = Field(
+        None, description="A Jinja file to use in place of the tokenizer's own chat template."
+    )
+    trust_remote_code: bool = Field(
+        False, description="Run Python code from the model's repository; needs a commit in revision."
+    )
+
+    @model_validator(mode="after")
+    def _remote_code_is_pinned(self) -> Model:
+        commit = self.revision or ""
+        pinned = len(commit) == 40 and all(c in "0123456789abcdef" for c in commit)
+        if self.trust_remote_code and not pinned:
+            raise ValueError("trust_remote_code needs revision to be a full 40-digit commit")
+        return self
+
+
+class Source(Frozen):
+    """Rows of data: where they are, and which columns mean what.
+
+    A column may be a name (`text: body`) or a template over several (`prompt: "{question}\\n"`).
+    """
+
+    path: str | None = Field(
+        None,
+        description="csv, tsv, json, jsonl, parquet, txt, npz, a folder of images by class, a zip of "
+        "one, or builtin:NAME.",
+    )
+    hub: str | None = Field(None, description="A data set id on the Hub.")
+    name: str | None = Field(None, description="Configuration of the Hub data set.")
+    revision: str | None = Field(None, description="Commit of the Hub data set.")
+    split: str = Field("train", description="Split of the Hub data set.")
+    text: str | None = Field(None, description="Column of text.")
+    label: str | None = Field(None, description="Column of class names or numbers.")
+    image: str | None = Field(None, description="Column of image paths, bytes or pixel arrays.")
+    prompt: str | None = Field(None, description="Column of prompts; not trained on.")
+    completion: str | None = Field(None, description="Column of completions; trained on.")
+    messages: str | None = Field(None, description="Column of chat messages (role, content).")
+    anchor: str | None = Field(None, description="Column of first texts of similar pairs.")
+    positive: str | None = Field(None, description="Column of second texts of similar pairs.")
+    split_at: str | None = Field(
+        None,
+        description="Cuts text into prompt and completion after the first occurrence of this string.",
+    )
+    document: Literal["line", "file"] = Field(
+        "line", description="Whether a txt file is one document a line or one document in all."
+    )
+    span: tuple[Fraction, Fraction] = Field(
+        (0.0, 1.0), description="The part of the rows to use, in file order; of one document, of its text."
+    )
+    limit: Positive | None = Field(None, description="At most so many rows, sampled by the seed.")
+    per_class: Positive | None = Field(
+        None, description="So many rows of each label, sampled by the seed: few-shot training."
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Source:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("give exactly one of path and hub")
+        if self.span[0] >= self.span[1]:
+            raise ValueError("span must be [start, end] with start < end")
+        return self
+
+
+class Data(Frozen):
+    """The rows to learn from, to choose by, to be judged on, and not to forget."""
+
+    train: Source | None = Field(None, description="Rows to train on.")
+    validation: Source | None = Field(None, description="Rows for evaluation inside training.")
+    test: Source | None = Field(None, description="Rows the base and the result are scored on.")
+    retention: Source | None = Field(
+        None, description="Rows of what the base could do before, to measure forgetting."
+    )
+    labels: tuple[str, ...] | None = Field(
+        None, description="Class names in order; by default those of the training rows, sorted."
+    )
+    test_split: Fraction = Field(0.1, description="Share of train held out as test where no test is given.")
+    validation_split: Fraction = Field(
+        0.0, description="Share of train held out for validation where none is given."
+    )
+    max_length: Positive | None = Field(
+        None, description="Longest sequence in tokens; by default the model's own limit, at most 1024."
+    )
+    overflow: Literal["cut", "drop", "error"] = Field(
+        "cut", description="What becomes of longer rows; always counted and reported."
+    )
+    loss_on: Literal["completion", "all"] = Field(
+        "completion", description="Whether prompts and user turns are trained on too."
+    )
+
+
+class Train(Frozen):
+    """Optimization, in the words of transformers' TrainingArguments."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = Field(2e-4, description="Peak learning rate.")
+    num_train_epochs: Annotated[float, Field(gt=0)] = Field(
+        3.0, description="Passes over the training rows."
+    )
+    max_steps: Positive | None = Field(None, description="Optimizer steps; overrides epochs.")
+    train_batch_size: Positive | None = Field(
+        None, description="Rows per optimizer step over all devices; 32 unless told."
+    )
+    per_device_train_batch_size: Positive | Literal["auto"] = Field(
+        "auto", description="Rows per device and forward pass; auto: as many as fit."
+    )
+    gradient_accumulation_steps: Positive | Literal["auto"] = Field(
+        "auto", description="Forward passes per optimizer step; auto: what train_batch_size needs."
+    )
+    per_device_eval_batch_size: Positive = Field(32, description="Rows per forward pass in evaluation.")
+    lr_scheduler_type: Literal["linear", "cosine", "constant"] = Field(
+        "cosine", description="Shape of the learning rate after warm-up."
+    )
+    warmup_ratio: Fraction = Field(0.03, description="Share of the steps spent warming up.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="Decoupled weight decay; never on biases and norms."
+    )
+    adam_beta1: Fraction = Field(0.9, description="AdamW's first moment decay.")
+    adam_beta2: Fraction = Field(0.999, description="AdamW's second moment decay.")
+    max_grad_norm: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="Gradient norm limit; 0 switches clipping off."
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass: less memory, more time."
+    )
+    eval_steps: Positive | None = Field(
+        None, description="Steps between evaluations on the validation rows."
+    )
+    save_steps: Positive | None = Field(None, description="Steps between checkpoints.")
+    logging_steps: Positive = Field(10, description="Steps between logged losses.")
+    early_stopping_patience: Positive | None = Field(
+        None, description="Stop after so many evaluations without a better validation loss."
+    )
+    report_to: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = Field(
+        (), description="Experiment trackers that get the logged values."
+    )
+
+    @model_validator(mode="after")
+    def _patience_needs_evaluations(self) -> Train:
+        if self.early_stopping_patience is not None and self.eval_steps is None:
+            raise ValueError("early_stopping_patience needs eval_steps")
+        return self
+
+
+class Hardware(Frozen):
+    """The machines the plan is for."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one.")
+    processes: Positive = Field(1, description="Processes over all machines, one per device.")
+    memory_per_device: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="GB of each device; by default what this machine has."
+    )
+
+
+class Evaluate(Frozen):
+    """What is measured before and after."""
+
+    target: tuple[Metric, ...] | None = Field(
+        None, description="Metrics on data.test; by default those that the task has."
+    )
+    retention: tuple[Metric, ...] | None = Field(None, description="Metrics on data.retention.")
+    max_rows: Positive | None = Field(None, description="Score at most so many rows of each set.")
+    max_new_tokens: Positive = Field(64, description="Longest generation for exact_match.")
+    label_template: str = Field(
+        "{label}", description="Text that stands for a class in zero-shot classification."
+    )
+
+
+class StageRecipe(Frozen):
+    """One written-out stage: a strategy with what differs from the recipe's own settings."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="Lower-case name of the stage.")
+    starts_from: str | None = Field(
+        None, description="base or an earlier stage; by default the stage before."
+    )
+    strategy: dict[str, JsonValue] = Field(description="kind and its options.")
+    train: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Settings of train that differ in this stage."
+    )
+    data: Source | None = Field(None, description="Training rows of this stage, in place of data.train.")
+
+
+class Recipe(Frozen):
+    """One experiment, from data to a verified result."""
+
+    version: Literal[1] = Field(description="Version of the recipe language.")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run directory.")
+    output_dir: str | None = Field(None, description="Run directory; by default runs/NAME.")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="Seed of everything random.")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (), description="Repeat the run once per seed, each in its own directory."
+    )
+    model: Model
+    data: Data = Field(default_factory=lambda: Data())
+    strategy: dict[str, Any] | None = Field(
+        None, description="kind and its options; see the strategy reference."
+    )
+    stages: tuple[StageRecipe, ...] = Field((), description="Written-out stages in place of strategy.")
+    train: Train = Field(default_factory=lambda: Train())
+    hardware: Hardware = Field(default_factory=lambda: Hardware())
+    evaluate: Evaluate = Field(default_factory=lambda: Evaluate())
+
+    @model_validator(mode="after")
+    def _strategy_or_stages(self) -> Recipe:
+        if (self.strategy is None) == (not self.stages):
+            raise ValueError("give exactly one of strategy and stages")
+        return self

@@ -1,0 +1,1 @@
+"""From rows to examples to batches: formats, masks, padding and order."""

@@ -1,0 +1,82 @@
+"""Examples to one padded batch of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+
+from tlscale.data.types import Example
+from tlscale.recipe.types import Task
+
+IGNORED = -100
+T = TypeVar("T")
+
+
+def collate(
+    examples: Sequence[Example], *, task: Task, pad_id: int, device: torch.device | None = None
+) -> dict[str, Any]:
+    """A batch of B >= 1 examples, padded on the right to its longest, T tokens.
+
+    Examples with features: features float32 [B, H], labels int64 [B]. Otherwise by task:
+    causal-lm: input_ids, attention_mask, labels int64 [B, T], labels aligned with input_ids (the model
+    shifts) and -100 where nothing is learned. sequence-classification: input_ids, attention_mask
+    [B, T], labels [B]. image-classification: pixel_values float32 [B, 3, H, W], labels [B].
+    sentence-embedding: anchor and positive, each with input_ids and attention_mask.
+    """
+    assert examples, "a batch needs at least one example"
+    batch: dict[str, Any]
+    if all(e.features is not None for e in examples):
+        batch = {
+            "features": torch.stack([_there(e.features, e) for e in examples]),
+            "labels": _labels(examples),
+        }
+    elif task == "image-classification":
+        batch = {
+            "pixel_values": torch.stack([_there(e.pixels, e) for e in examples]),
+            "labels": _labels(examples),
+        }
+    elif task == "sentence-embedding":
+        batch = {
+            "anchor": _padded([_there(e.tokens, e) for e in examples], pad_id),
+            "positive": _padded([_there(e.pair, e) for e in examples], pad_id),
+        }
+    else:
+        batch = dict(_padded([_there(e.tokens, e) for e in examples], pad_id))
+        batch["labels"] = _labels(examples) if task == "sequence-classification" else _targets(examples)
+    return _moved(batch, device) if device is not None else batch
+
+
+def _there(field: T | None, example: Example) -> T:
+    assert field is not None, f"{example.where}: prepared for another task"
+    return field
+
+
+def _labels(examples: Sequence[Example]) -> torch.Tensor:
+    return torch.tensor([_there(e.label, e) for e in examples])
+
+
+def _padded(rows: Sequence[list[int]], pad_id: int) -> dict[str, torch.Tensor]:
+    width = max(len(row) for row in rows)
+    return {
+        "input_ids": torch.tensor([row + [pad_id] * (width - len(row)) for row in rows]),
+        "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]),
+    }
+
+
+def _targets(examples: Sequence[Example]) -> torch.Tensor:
+    """int64 [B, T]: the tokens that are learned, -100 elsewhere."""
+    rows = [
+        [token if learned else IGNORED for token, learned in zip(tokens, loss, strict=True)]
+        for tokens, loss in ((_there(e.tokens, e), _there(e.loss, e)) for e in examples)
+    ]
+    width = max(len(row) for row in rows)
+    return torch.tensor([row + [IGNORED] * (width - len(row)) for row in rows])
+
+
+def _moved(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    return {
+        name: _moved(part, device) if isinstance(part, dict) else part.to(device)
+        for name, part in batch.items()
+    }

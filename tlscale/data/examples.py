@@ -1,0 +1,81 @@
+"""From rows to examples: one pure function that picks the format's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tlscale.data import chat, labelled, language, pixels
+from tlscale.data.tokens import LossOn, Overflow
+from tlscale.data.types import Example, Prepared, PrepareReport, account
+from tlscale.errors import DataError
+from tlscale.recipe.types import Source, Task
+from tlscale.sources import Columns, Format, Row, map_columns, place
+
+__all__ = ["FORMATS", "Example", "PrepareReport", "Prepared", "prepare"]
+
+FORMATS: dict[Task, tuple[Format, ...]] = {
+    "causal-lm": ("text", "prompt-completion", "messages"),
+    "sequence-classification": ("classification",),
+    "image-classification": ("image-classification",),
+    "sentence-embedding": ("pairs",),
+}
+
+
+def prepare(
+    rows: Sequence[Row],
+    source: Source,
+    *,
+    task: Task,
+    processor: Any,
+    labels: tuple[str, ...],
+    max_length: int,
+    overflow: Overflow,
+    loss_on: LossOn,
+) -> Prepared:
+    """The examples of `rows`, and the account of what was cut or dropped.
+
+    `processor` is a transformers tokenizer or, for images, an image processor. `max_length` is in
+    tokens, special ones included. `overflow` doesn't concern documents: those continue in the next
+    window.
+
+    Raises:
+        DataError: no rows, a format that `task` can't use, or a row that isn't as its format needs;
+            the message names the row.
+    """
+    columns = _checked(rows, source, task, max_length)
+    form = columns.format
+    if form == "text":
+        made = language.documents(rows, columns, processor, max_length)
+    elif form == "prompt-completion":
+        made = language.completions(
+            rows, source, columns, processor, max_length=max_length, overflow=overflow, loss_on=loss_on
+        )
+    elif form == "messages":
+        made = chat.conversations(
+            rows, columns, processor, max_length=max_length, overflow=overflow, loss_on=loss_on
+        )
+    elif form == "image-classification":
+        made = pixels.images(rows, source, columns, processor, labels)
+    elif form == "pairs":
+        made = labelled.paired(rows, columns, processor, max_length=max_length, overflow=overflow)
+    else:
+        made = labelled.classified(
+            rows, columns, processor, labels=labels, max_length=max_length, overflow=overflow
+        )
+    return account(made)
+
+
+def _checked(rows: Sequence[Row], source: Source, task: Task, max_length: int) -> Columns:
+    """Which column is what, if `task` can use that format at all."""
+    if not rows:
+        raise DataError(f"{place(source)}: no rows")
+    if max_length < 2 and task != "image-classification":
+        raise DataError(f"data.max_length: {max_length}; at least 2 tokens are needed, one to learn from")
+    columns = map_columns(source, tuple(rows[0].values))
+    if columns.format not in FORMATS[task]:
+        raise DataError(
+            f"{place(source)}: the format is {columns.format}, which task {task} can't use; allowed: "
+            f"{', '.join(FORMATS[task])}; name the columns in the recipe (text, label, prompt, ...)"
+        )
+    return columns

@@ -1,0 +1,78 @@
+"""What one example is, and the account of how rows became examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One thing to learn from or to be scored on; fields that its task doesn't use are `None`.
+
+    `tokens`: token ids. `loss`: for causal language models, which of `tokens` are learned; the first
+    never is, nothing predicts it. `label`: index into the recipe's labels. `pixels`: float32
+    [3, H, W]. `pair`: token ids of the positive text. `features`: the frozen backbone's vector [H].
+    `text` and `reference` are what a person would read: the input and the right answer.
+    `prompt_tokens` of `tokens` come before the first learned completion.
+    """
+
+    where: str
+    text: str = ""
+    reference: str = ""
+    tokens: list[int] | None = None
+    loss: list[bool] | None = None
+    prompt_tokens: int = 0
+    label: int | None = None
+    pixels: torch.Tensor | None = None
+    pair: list[int] | None = None
+    features: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What became of the rows: nothing is cut or dropped without being counted here.
+
+    `tokens` counts those of the examples that were kept, `supervised_tokens` those with loss;
+    `cut_tokens` were cut from `cut_rows` rows that were too long; `dropped_rows` gave no example.
+    """
+
+    rows: int
+    examples: int
+    tokens: int
+    supervised_tokens: int
+    cut_rows: int
+    cut_tokens: int
+    dropped_rows: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Examples in the order of their rows."""
+
+    examples: tuple[Example, ...]
+    report: PrepareReport
+
+
+@dataclass(frozen=True)
+class Made:
+    """What one row became: its examples, and how many of its tokens were cut away."""
+
+    examples: tuple[Example, ...]
+    cut_tokens: int = 0
+
+
+def account(made: list[Made]) -> Prepared:
+    """Collects what the rows became."""
+    examples = tuple(example for one in made for example in one.examples)
+    report = PrepareReport(
+        rows=len(made),
+        examples=len(examples),
+        tokens=sum(len(e.tokens or ()) + len(e.pair or ()) for e in examples),
+        supervised_tokens=sum(sum(e.loss or ()) for e in examples),
+        cut_rows=sum(one.cut_tokens > 0 for one in made),
+        cut_tokens=sum(one.cut_tokens for one in made),
+        dropped_rows=sum(not one.examples for one in made),
+    )
+    return Prepared(examples, report)

@@ -1,0 +1,167 @@
+"""One vector per row from a backbone, and a head of our own over it.
+
+`Encoder` and `PooledClassifier` hold a transformers backbone (or the PEFT model around one) as `backbone`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.utils.generic import ModelOutput
+
+Pooling = Literal["mean", "cls", "last"]
+
+
+@dataclass
+class Encoded(ModelOutput):
+    """What an `Encoder` returns: `embeddings` [batch, features], float32."""
+
+    embeddings: Tensor | None = None
+
+
+@dataclass
+class Classified(ModelOutput):
+    """What a `PooledClassifier` returns: `logits` [batch, classes]."""
+
+    logits: Tensor | None = None
+
+
+def choose_pooling(
+    backbone: nn.Module, asked: Literal["auto", "mean", "cls", "last"], *, images: bool
+) -> Pooling:
+    """The pooling that `auto` stands for.
+
+    Text: the last token's state for decoders, whose earlier tokens haven't seen the rest; the mean for
+    encoders. Images: the mean over a feature map; the class token where the model has one, else the mean.
+    """
+    if asked != "auto":
+        return asked
+    if images:
+        has_class_token = any(name.endswith("cls_token") for name, _ in backbone.named_parameters())
+        return "cls" if has_class_token else "mean"
+    return "last" if is_decoder(backbone) else "mean"
+
+
+def is_decoder(backbone: nn.Module) -> bool:
+    """Whether attention is causal, so that only the last token's state has seen the whole text."""
+    config: Any = backbone.config
+    if getattr(config, "is_decoder", False):
+        return True
+    return any(getattr(part, "is_causal", False) is True for part in backbone.modules())
+
+
+def pool(hidden: Tensor, mask: Tensor | None, pooling: Pooling) -> Tensor:
+    """One vector per row, float32.
+
+    Args:
+        hidden: [batch, extra + length, features]; `extra` leading virtual tokens of prompt methods are
+            left out. Or a feature map [batch, features, height, width], which is averaged.
+        mask: [batch, length], 1 at tokens that are no padding; `None` where there is no padding.
+
+    Returns:
+        [batch, features].
+    """
+    hidden = hidden.float()
+    if hidden.dim() == 4:
+        return hidden.mean(dim=(2, 3))
+    if mask is None:
+        mask = hidden.new_ones(hidden.shape[:2])
+    hidden = hidden[:, hidden.shape[1] - mask.shape[1] :]
+    weight = mask.to(hidden.dtype)
+    if pooling == "mean":
+        return (hidden * weight[..., None]).sum(dim=1) / weight.sum(dim=1, keepdim=True).clamp(min=1)
+    places = torch.arange(mask.shape[1], device=mask.device)
+    real = (mask != 0).int()
+    chosen = (places * real if pooling == "last" else real).argmax(dim=1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), chosen]
+
+
+def pooled(backbone: nn.Module, pooling: Pooling, inputs: dict[str, Any]) -> Tensor:
+    """The backbone's pooled states of `inputs`: [batch, features], float32."""
+    hidden = backbone(**inputs).last_hidden_state
+    return pool(hidden, inputs.get("attention_mask"), pooling)
+
+
+class Encoder(nn.Module):
+    """A backbone that gives one embedding per row."""
+
+    def __init__(self, backbone: nn.Module, pooling: Pooling) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pooling: Pooling = pooling
+
+    def forward(self, **inputs: Any) -> Encoded:
+        return Encoded(embeddings=pooled(self.backbone, self.pooling, inputs))
+
+
+class PooledHead(nn.Module):
+    """A linear layer, or one hidden layer of `hidden` units with GELU and a linear layer."""
+
+    def __init__(self, features: int, classes: int, hidden: int) -> None:
+        super().__init__()
+        if hidden:
+            self.hidden = nn.Linear(features, hidden)
+        self.output = nn.Linear(hidden or features, classes)
+        self.has_hidden = bool(hidden)
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.has_hidden:
+            features = functional.gelu(self.hidden(features))
+        logits: Tensor = self.output(features)
+        return logits
+
+
+class PooledClassifier(nn.Module):
+    """A backbone, pooling, and a head of our own.
+
+    With `normalize` each feature vector is scaled to length sqrt(features), so that a head learns at the
+    same rate over any backbone.
+    """
+
+    def __init__(self, backbone: nn.Module, pooling: Pooling, head: PooledHead, *, normalize: bool) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pooling: Pooling = pooling
+        self.normalize = normalize
+        self.head = head
+
+    def features(self, **inputs: Any) -> Tensor:
+        """What the head gets: [batch, features], float32."""
+        vectors = pooled(self.backbone, self.pooling, inputs)
+        if self.normalize:
+            vectors = functional.normalize(vectors, dim=-1) * math.sqrt(vectors.shape[-1])
+        return vectors
+
+    def forward(self, features: Tensor | None = None, **inputs: Any) -> Classified:
+        """Logits from `features` computed before, or from the backbone's own inputs."""
+        vectors = self.features(**inputs) if features is None else features
+        return Classified(logits=self.head(vectors))
+
+
+def core(module: nn.Module) -> nn.Module:
+    """The transformers model, or the PEFT model around one, inside `module`."""
+    return module.backbone if isinstance(module, (Encoder, PooledClassifier)) else module
+
+
+def with_core(module: nn.Module, replacement: nn.Module) -> nn.Module:
+    """`module` with its core replaced."""
+    if isinstance(module, (Encoder, PooledClassifier)):
+        module.backbone = replacement
+        return module
+    return replacement
+
+
+def without_pooler(backbone: nn.Module) -> nn.Module:
+    """`backbone` without a pooling layer that has parameters.
+
+    Our own pooling never calls it: they could neither move nor be told from random ones.
+    """
+    pooler = getattr(backbone, "pooler", None)
+    if isinstance(pooler, nn.Module) and any(True for _ in pooler.parameters()):
+        backbone.pooler = None  # type: ignore[assignment]
+    return backbone

@@ -1,0 +1,248 @@
+"""The base model and its processor, from a folder or the Hub, as the plan says.
+
+Weights come from safetensors only, at the planned commit; a backbone parameter that the files don't
+hold is an error, never a random number.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
+
+from tlscale.errors import PlanError
+from tlscale.models import headfiles, quantize
+from tlscale.models.heads import Encoder, PooledClassifier, PooledHead, choose_pooling, without_pooler
+from tlscale.models.names import plain
+from tlscale.models.quiet import quiet
+from tlscale.plan.types import Facts, Head, World
+from tlscale.recipe.types import Model
+from tlscale.runs.layout import MANIFEST
+
+LOG = logging.getLogger(__name__)
+BUILTIN = "builtin:"
+NATIVE: dict[str, Any] = {
+    "causal-lm": AutoModelForCausalLM,
+    "sequence-classification": AutoModelForSequenceClassification,
+    "image-classification": AutoModelForImageClassification,
+}
+LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError)
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where files are read from: a folder, or a Hub id with a commit."""
+
+    name: str
+    revision: str | None
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """What every `from_pretrained` gets to read from here."""
+        return {"pretrained_model_name_or_path": self.name, "revision": self.revision or "main"}
+
+
+def locate(model: Model, facts: Facts) -> Location:
+    """Where the base's weights are.
+
+    An earlier stage's folder that holds a head only leads on to the base that the head belongs to.
+    """
+    name = model.model_name_or_path
+    if name.startswith(BUILTIN):
+        return Location(facts.folder, None)
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return Location(name, facts.commit or model.revision)
+    manifest = folder / MANIFEST
+    if manifest.is_file():
+        said = json.loads(manifest.read_text(encoding="utf-8"))
+        if said["kind"] == "head":
+            return locate(model.model_copy(update={"model_name_or_path": said["base"]}), facts)
+    return Location(str(folder), None)
+
+
+def load_processor(model: Model, facts: Facts) -> Any:
+    """The tokenizer, with a padding token and the asked chat template, or the image processor.
+
+    Padding takes an existing token, so that the vocabulary never grows; it is masked everywhere.
+
+    Raises:
+        PlanError: there is none, it can't be read, or the chat template's file is missing.
+    """
+    where = locate(model, facts)
+    keywords = {**where.keywords, "trust_remote_code": model.trust_remote_code}
+    images = model.task == "image-classification"
+    what = "image processor" if images else "tokenizer"
+    with _refused(f"{where.name}: the {what} can't be loaded"), quiet():
+        if images:
+            return AutoImageProcessor.from_pretrained(**keywords, backend="pil")
+        tokenizer: Any = AutoTokenizer.from_pretrained(**keywords)
+    tokenizer.padding_side = "right"
+    if tokenizer.pad_token_id is None:
+        known = (tokenizer.eos_token, tokenizer.unk_token, tokenizer.bos_token)
+        tokenizer.pad_token = next((token for token in known if token is not None), None)
+    if tokenizer.pad_token_id is None:
+        raise PlanError(f"{where.name}: its tokenizer has no special token at all that padding could use")
+    if model.chat_template is not None:
+        file = Path(model.chat_template).expanduser()
+        if not file.is_file():
+            raise PlanError(f"model.chat_template: {model.chat_template}: no such file")
+        tokenizer.chat_template = file.read_text(encoding="utf-8")
+    return tokenizer
+
+
+def load_base(
+    model: Model, facts: Facts, *, head: Head | None, world: World, seed: int, dtype: str | None = None
+) -> nn.Module:
+    """The base model for its task, in evaluation mode, on the CPU (quantized: on the world's device).
+
+    Args:
+        model: As the recipe, or an earlier stage's checkpoint, names it.
+        facts: Of the recipe's base; `labels` size the head.
+        head: `pooled` gives a `PooledClassifier`; otherwise the task's own transformers class, and an
+            `Encoder` for sentence-embedding.
+        world: `dtype` is the precision of the weights, unless `dtype` says otherwise.
+        seed: Of whatever starts random: a new head, or everything with `init: scratch`.
+
+    Raises:
+        PlanError: files are missing or broken, or they lack parameters of the backbone.
+    """
+    where = locate(model, facts)
+    wraps = model.task == "sentence-embedding" or (head is not None and head.kind == "pooled")
+    precision: torch.dtype = getattr(torch, dtype or world.dtype)
+    with _seeded(seed), quiet(bars=where.revision is not None):
+        made, missing = _transformers_model(model, facts, where, world, precision, wraps=wraps)
+        if wraps:
+            _complete(missing, made, where, head_is_new=False)
+            return _wrapped(model, facts, made, head).eval()
+        is_new = facts.head_is_new or model.init == "scratch"
+        fresh = _complete(missing, made, where, head_is_new=is_new)
+    made.fresh_parameters = fresh
+    loaded: nn.Module = made.eval()
+    return loaded
+
+
+def _transformers_model(
+    model: Model, facts: Facts, where: Location, world: World, dtype: torch.dtype, *, wraps: bool
+) -> tuple[Any, Mapping[str, Any]]:
+    """The transformers model and what transformers says of the keys it did and didn't find."""
+    auto = AutoModel if wraps else NATIVE[model.task]
+    remote = model.trust_remote_code
+    with _refused(f"{where.name}: the model can't be loaded"):
+        config = AutoConfig.from_pretrained(**where.keywords, trust_remote_code=remote)
+        _fit_config(config, model, facts)
+        if model.init == "scratch":
+            return auto.from_config(config, dtype=dtype, trust_remote_code=remote), {}
+        keep = {"lm_head"} | {t.name.split(".")[1] for t in facts.tensors if t.name.startswith("head.")}
+        quantization = quantize.config(model.quantization, dtype, keep)
+        device = f"cuda:{torch.cuda.current_device()}" if world.device == "cuda" else "cpu"
+        made, info = auto.from_pretrained(
+            **where.keywords,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=remote,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            quantization_config=quantization,
+            device_map=None if quantization is None else {"": device},
+        )
+    quantize.prepare(made, model.quantization, where.name)
+    return made, info
+
+
+def _fit_config(config: Any, model: Model, facts: Facts) -> None:
+    """Sizes the config's head to the labels, and gives decoders that classify a padding token."""
+    if model.task not in ("sequence-classification", "image-classification"):
+        return
+    if facts.labels:
+        config.id2label = dict(enumerate(facts.labels))
+        config.label2id = {label: index for index, label in enumerate(facts.labels)}
+    config.problem_type = "single_label_classification"
+    if model.task == "sequence-classification" and getattr(config, "pad_token_id", None) is None:
+        config.pad_token_id = load_processor(model, facts).pad_token_id
+
+
+def _complete(info: Mapping[str, Any], made: Any, where: Location, *, head_is_new: bool) -> tuple[str, ...]:
+    """Refuses a model that is partly random; returns what may start random outside the head.
+
+    That is a pooling layer, which masked language models are published without.
+
+    Raises:
+        PlanError: parameters are missing from the files, or have another shape there.
+    """
+    absent = dict.fromkeys(info.get("missing_keys", ()), "not in the files")
+    for name, stored, needed in info.get("mismatched_keys", ()):
+        absent[name] = f"{tuple(stored)} in the files, {tuple(needed)} needed"
+    fresh, lost = [], []
+    for name, why in sorted(absent.items()):
+        known = plain(name, made)
+        if known.startswith("pooler."):
+            fresh.append(known)
+        elif not (known.startswith("head.") and head_is_new):
+            lost.append(f"{name} ({why})")
+    if lost:
+        listed = ", ".join(lost[:10]) + (f" and {len(lost) - 10} more" if len(lost) > 10 else "")
+        raise PlanError(
+            f"{where.name}: {len(lost)} parameters would start from random numbers: {listed}; give a "
+            "checkpoint that holds them, or a model.task that doesn't need them"
+        )
+    if info.get("unexpected_keys"):
+        LOG.info("%s: not used for this task: %s", where.name, ", ".join(sorted(info["unexpected_keys"])))
+    return tuple(fresh)
+
+
+def _wrapped(model: Model, facts: Facts, backbone: Any, head: Head | None) -> nn.Module:
+    """Our own pooling, and where asked our own head, over `backbone`."""
+    pooling = choose_pooling(backbone, model.pooling, images=model.task == "image-classification")
+    backbone = without_pooler(backbone)
+    if head is None or head.kind != "pooled":
+        return Encoder(backbone, pooling)
+    made = PooledClassifier(
+        backbone,
+        pooling,
+        PooledHead(facts.architecture.hidden_size, len(facts.labels), head.hidden),
+        normalize=head.normalize,
+    )
+    folder = Path(model.model_name_or_path).expanduser()
+    if headfiles.exists(folder):
+        headfiles.load_into(made, folder)
+    return made
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Randomness from `seed` inside, the caller's own again outside."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _refused(what: str) -> Iterator[None]:
+    """Turns a library's loading error into one that names `what` failed."""
+    try:
+        yield
+    except PlanError:
+        raise
+    except LOADING_ERRORS as error:
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise PlanError(f"{what}: {type(error).__name__}: {reason}") from error

@@ -1,0 +1,140 @@
+"""Checkpoints inside a stage: everything a later process needs to go on as if nothing had happened.
+
+A checkpoint is written beside its final name and renamed when its manifest, written last, is on disk.
+Only what the manifest vouches for is ever loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from tlscale.runs.layout import MANIFEST
+from tlscale.runs.record import sha256, sync_folder, write_json
+
+WEIGHTS = "weights.safetensors"
+STATE = "state.pt"
+BEST = "best.safetensors"
+KEPT = 2
+
+
+@dataclass
+class Progress:
+    """Where a stage stands. `best` is the lowest validation loss so far."""
+
+    step: int = 0
+    best: float = float("inf")
+    evaluations_without_gain: int = 0
+    tokens: int = 0
+
+
+def moving(module: nn.Module) -> dict[str, torch.Tensor]:
+    """What training changes: trainable parameters, and running statistics."""
+    found = {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
+    found |= {
+        name: b for name, b in module.named_buffers() if name.endswith(("running_mean", "running_var"))
+    }
+    return found
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every random generator, as plain values and tensors."""
+    version, internal, gauss = random.getstate()
+    _, keys, position, has_gauss, cached = numpy.random.get_state()
+    return {
+        "python": [version, list(internal), gauss],
+        "numpy": [torch.from_numpy(numpy.asarray(keys).astype("int64")), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random(state: dict[str, Any]) -> None:
+    """Puts every random generator back."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    keys, position, has_gauss, cached = state["numpy"]
+    numpy.random.set_state(("MT19937", keys.numpy().astype("uint32"), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def save(
+    folder: Path, module: nn.Module, parts: Mapping[str, Any], progress: Progress, fingerprint: str
+) -> Path:
+    """Writes `folder`/step-NNNNNN; `parts` are objects with a `state_dict`. Older ones are pruned after."""
+    target = folder / f"step-{progress.step:06d}"
+    partial = folder / f".{target.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    _save_moving(module, partial / WEIGHTS)
+    state = {name: part.state_dict() for name, part in parts.items()}
+    torch.save({"parts": state, "random": random_state(), "progress": asdict(progress)}, partial / STATE)
+    files = {name: sha256(partial / name) for name in (WEIGHTS, STATE)}
+    write_json(partial / MANIFEST, {"fingerprint": fingerprint, "step": progress.step, "files": files})
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    sync_folder(folder)
+    for old in sorted(folder.glob("step-*"))[:-KEPT]:
+        shutil.rmtree(old)
+    return target
+
+
+def newest(folder: Path, fingerprint: str) -> Path | None:
+    """The newest checkpoint of this plan whose files are what its manifest says, if any."""
+    for candidate in sorted(folder.glob("step-*"), reverse=True):
+        manifest = candidate / MANIFEST
+        if not manifest.is_file():
+            continue
+        said = json.loads(manifest.read_text(encoding="utf-8"))
+        if said["fingerprint"] != fingerprint:
+            continue
+        if all((candidate / n).is_file() and sha256(candidate / n) == d for n, d in said["files"].items()):
+            return candidate
+    return None
+
+
+def load(checkpoint: Path, module: nn.Module, parts: Mapping[str, Any]) -> Progress:
+    """Puts `module`, `parts` and the random generators into the saved state."""
+    _load_moving(checkpoint / WEIGHTS, module)
+    state = torch.load(checkpoint / STATE, weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(state["parts"][name])
+    restore_random(state["random"])
+    return Progress(**state["progress"])
+
+
+def save_best(folder: Path, module: nn.Module) -> None:
+    """Keeps the module's present weights as the best of the stage."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{BEST}.partial"
+    _save_moving(module, partial)
+    partial.replace(folder / BEST)
+
+
+def load_best(folder: Path, module: nn.Module) -> None:
+    """Puts the best weights of the stage back; does nothing when none were kept."""
+    if (folder / BEST).is_file():
+        _load_moving(folder / BEST, module)
+
+
+def _save_moving(module: nn.Module, path: Path) -> None:
+    save_file({name: t.contiguous().cpu() for name, t in moving(module).items()}, path)
+
+
+def _load_moving(path: Path, module: nn.Module) -> None:
+    tensors = moving(module)
+    with torch.no_grad():
+        for name, value in load_file(path).items():
+            tensors[name].copy_(value)

@@ -1,0 +1,177 @@
+"""The training loop: one stage, from prepared examples to a trained module."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from tlscale.data.examples import Example
+from tlscale.data.loader import batches
+from tlscale.engine import checkpoint
+from tlscale.engine.optim import make_optimizer, make_schedule
+from tlscale.engine.runtime import Runtime
+from tlscale.engine.step import Collate, Terms, mean_objective, objectives, optimize, set_modes, tokens_in
+from tlscale.errors import TlscaleError
+from tlscale.models import adapt
+from tlscale.plan.types import Batch, PlannedStage, Stage
+
+
+class Watcher(Protocol):
+    """Hears of the loop's progress."""
+
+    def step(self, step: int, steps: int, values: Mapping[str, float]) -> None: ...
+
+    def said(self, happened: str, **facts: Any) -> None: ...
+
+
+@dataclass(frozen=True)
+class Training:
+    """All that one stage trains on and with; the loop's only argument besides the module."""
+
+    planned: PlannedStage
+    examples: Sequence[Example]
+    validation: Sequence[Example]
+    scales: Mapping[str, float]
+    collate: Collate
+    runtime: Runtime
+    watcher: Watcher
+    checkpoints: Path
+    fingerprint: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the loop ended with; `loss` is the last step's."""
+
+    steps: int
+    tokens: int
+    seconds: float
+    loss: float
+    stopped_early: bool
+
+
+def count_steps(stage: Stage, batch: Batch, examples: int) -> int:
+    """Optimizer steps of a stage."""
+    if stage.budget.max_steps is not None:
+        return stage.budget.max_steps
+    return max(1, math.ceil(stage.budget.epochs * math.ceil(examples / batch.total)))
+
+
+def micro_batches(training: Training, steps: int, done: int) -> Iterator[list[list[Example]]]:
+    """This rank's micro-batches for every step still to do, epoch after epoch."""
+    batch, runtime, examples = training.planned.batch, training.runtime, training.examples
+    epoch, step = 0, 0
+    while step < steps:
+        made = batches(
+            len(examples),
+            micro=batch.micro,
+            accumulation=batch.accumulation,
+            world=runtime.world,
+            rank=runtime.rank,
+            seed=training.seed,
+            epoch=epoch,
+        )
+        for micros in made[: steps - step]:
+            if step >= done:
+                yield [[examples[i] for i in micro] for micro in micros if micro]
+            step += 1
+        epoch += 1
+
+
+def train(module: nn.Module, training: Training) -> Trained:
+    """Trains `module` in place; goes on from the newest checkpoint of the same plan.
+
+    With early stopping the module ends with the weights of its lowest validation loss.
+
+    Raises:
+        TlscaleError: there is nothing to train on, or the loss is no longer a finite number.
+    """
+    stage, runtime = training.planned.stage, training.runtime
+    if not training.examples:
+        raise TlscaleError(f"stage {stage.name}: no training examples are left after preparation")
+    steps = count_steps(stage, training.planned.batch, len(training.examples))
+    optimizer = make_optimizer(module, training.scales, stage.update)
+    schedule = make_schedule(optimizer, stage.schedule, steps)
+    parts = {"optimizer": optimizer, "schedule": schedule}
+    progress = _resumed(module, parts, training)
+    wrapped, prepared = runtime.accelerator.prepare(module, optimizer)
+    terms = objectives(stage)
+    started, tokens_before = time.perf_counter(), progress.tokens
+    loss, stopped = math.nan, False
+    set_modes(module)
+    for micros in micro_batches(training, steps, progress.step):
+        loss, norm = optimize(
+            wrapped,
+            prepared,
+            micros,
+            terms,
+            filler=training.examples[0],
+            collate=training.collate,
+            runtime=runtime,
+            max_grad_norm=stage.update.max_grad_norm,
+        )
+        rate = float(schedule.get_last_lr()[-1])
+        schedule.step()
+        progress.step += 1
+        adapt.after_step(module, progress.step)
+        progress.tokens += int(runtime.total(sum(map(tokens_in, micros))))
+        speed = (progress.tokens - tokens_before) / (time.perf_counter() - started)
+        values = {"loss": loss, "learning_rate": rate, "grad_norm": norm, "tokens_per_second": speed}
+        training.watcher.step(progress.step, steps, values)
+        if training.validation and _due(stage.budget.eval_steps, progress.step):
+            stopped = _validate(wrapped, module, terms, training, progress)
+        if runtime.leads and _due(stage.budget.save_steps, progress.step):
+            checkpoint.save(training.checkpoints, module, parts, progress, training.fingerprint)
+        if stopped:
+            break
+    if stage.budget.early_stopping_patience is not None:
+        checkpoint.load_best(training.checkpoints, module)
+    return Trained(progress.step, progress.tokens, time.perf_counter() - started, loss, stopped)
+
+
+def _resumed(module: nn.Module, parts: Mapping[str, Any], training: Training) -> checkpoint.Progress:
+    """Where to go on from: the newest whole checkpoint of the same plan, or the start."""
+    found = checkpoint.newest(training.checkpoints, training.fingerprint)
+    if found is None:
+        return checkpoint.Progress()
+    progress = checkpoint.load(found, module, parts)
+    training.watcher.said(
+        "resumed", stage=training.planned.stage.name, step=progress.step, checkpoint=found.name
+    )
+    return progress
+
+
+def _due(every: int | None, step: int) -> bool:
+    return every is not None and step % every == 0
+
+
+def _validate(
+    wrapped: nn.Module, module: nn.Module, terms: Terms, training: Training, progress: checkpoint.Progress
+) -> bool:
+    """Measures the validation loss, keeps the best weights; returns whether patience is at an end."""
+    stage, runtime = training.planned.stage, training.runtime
+    loss = mean_objective(
+        wrapped,
+        training.validation,
+        terms,
+        collate=training.collate,
+        runtime=runtime,
+        size=training.planned.batch.micro,
+    )
+    set_modes(module)
+    training.watcher.said("validated", stage=stage.name, step=progress.step, loss=loss)
+    patience = stage.budget.early_stopping_patience
+    if loss < progress.best:
+        progress.best, progress.evaluations_without_gain = loss, 0
+        if patience is not None and runtime.leads:
+            checkpoint.save_best(training.checkpoints, module)
+    else:
+        progress.evaluations_without_gain += 1
+    return patience is not None and progress.evaluations_without_gain >= patience

@@ -1,0 +1,76 @@
+"""The live processes: the only place that makes an `Accelerator`, and the check against the plan."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.utils import gather_object, set_seed
+
+from tlscale.errors import TlscaleError
+from tlscale.plan.types import Plan
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """This process among the others."""
+
+    accelerator: Accelerator
+    device: torch.device
+    rank: int
+    world: int
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process speaks and writes for all."""
+        return self.rank == 0
+
+    def total(self, value: float) -> float:
+        """The sum of `value` over all processes."""
+        if self.world == 1:
+            return value
+        summed: Any = self.accelerator.reduce(
+            torch.tensor(value, dtype=torch.float64, device=self.device), reduction="sum"
+        )
+        return float(summed)
+
+    def collect(self, rows: list[Any]) -> list[Any]:
+        """The rows of all processes, in rank order, on every process."""
+        return list(rows) if self.world == 1 else list(gather_object(rows))
+
+
+def start(plan: Plan, trackers: Path) -> Runtime:
+    """Joins the process group and asserts that the live world is the planned one.
+
+    Raises:
+        TlscaleError: the number of processes or the device differs from the plan; training on would
+            give another result than the one asked for.
+    """
+    on_cpu = plan.world.device == "cpu"
+    expected = plan.world.processes
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if not on_cpu and not torch.cuda.is_available():
+        raise TlscaleError(
+            "the plan is for a GPU, but torch sees none; make a new run with hardware.device=cpu"
+        )
+    handlers = [InitProcessGroupKwargs(backend="gloo")] if on_cpu and launched > 1 else []
+    accelerator = Accelerator(
+        cpu=on_cpu,
+        mixed_precision={"bfloat16": "bf16", "float16": "fp16"}.get(plan.world.dtype, "no"),
+        log_with=list(plan.recipe.train.report_to) or None,
+        project_dir=str(trackers),
+        step_scheduler_with_optimizer=False,
+        kwargs_handlers=handlers,
+    )
+    live = accelerator.num_processes
+    if not live == launched == expected:
+        raise TlscaleError(
+            f"the plan is for {expected} process(es), but {launched} were launched and {live} joined; "
+            f"launch as many as planned, or plan anew with hardware.processes={launched}"
+        )
+    set_seed(plan.seed)
+    return Runtime(accelerator, accelerator.device, accelerator.process_index, live)

@@ -1,0 +1,1 @@
+"""Scores: suites of examples x a predictor -> measurements, with every example's outcome kept."""

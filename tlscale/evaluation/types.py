@@ -1,0 +1,55 @@
+"""What evaluation leaves in the run directory. Free of torch, so that reports can read it anywhere."""
+
+from __future__ import annotations
+
+from pydantic import ConfigDict
+
+from tlscale.recipe.base import Frozen
+
+
+class Outcome(Frozen):
+    """How one example went.
+
+    `nll` is a sum in nats over `tokens` scored tokens (of one class for classification); `prediction`
+    and `reference` are label names or texts where there is an answer to compare.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=True)
+
+    item: int
+    where: str
+    tokens: int = 1
+    nll: float | None = None
+    prediction: str | None = None
+    reference: str | None = None
+
+    @property
+    def correct(self) -> bool:
+        return self.prediction == self.reference
+
+
+class Measurement(Frozen):
+    """One metric of one arm on one suite.
+
+    `arm` is `base` or `tuned`; `predictor` says how answers were obtained; `stderr` is the standard
+    error over items, where the metric is a mean of items.
+    """
+
+    suite: str
+    arm: str
+    metric: str
+    value: float
+    stderr: float | None
+    n: int
+    predictor: str
+    stage: str | None
+    outcomes: str
+
+
+HIGHER_IS_BETTER = {
+    "accuracy": True,
+    "f1_macro": True,
+    "exact_match": True,
+    "nll": False,
+    "perplexity": False,
+}

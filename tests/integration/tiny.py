@@ -1,0 +1,98 @@
+"""Tiny models and data, made on the spot, saved as any checkpoint is."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    BertConfig,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessor,
+)
+
+COLOURS = ("red", "green", "blue", "black")
+THINGS = ("apple", "car", "house", "shirt", "river", "stone", "bird", "door")
+WORDS = ["[PAD]", "[UNK]", "<s>", "</s>", "is", "the", "a", "what", "colour", "?", ":", *COLOURS, *THINGS]
+
+
+def tokenizer(folder: Path) -> None:
+    """A word-level tokenizer with one BOS of its own."""
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 2)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=made, bos_token="<s>", eos_token="</s>", pad_token="[PAD]", unk_token="[UNK]"
+    ).save_pretrained(folder)
+
+
+def llama(folder: Path) -> Path:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, vocab_size=len(WORDS), max_position_embeddings=64, bos_token_id=2,
+        eos_token_id=3, pad_token_id=0,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer(folder)
+    return folder
+
+
+def bert(folder: Path) -> Path:
+    torch.manual_seed(0)
+    config = BertConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=len(WORDS), max_position_embeddings=64, pad_token_id=0,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    tokenizer(folder)
+    return folder
+
+
+def vit(folder: Path) -> Path:
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=8,
+        patch_size=4,
+    )  # fmt: skip
+    ViTForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 8, "width": 8}).save_pretrained(folder)
+    return folder
+
+
+def sentences(path: Path, count: int = 64, *, seed: int = 0) -> Path:
+    """Rows whose label is the colour that the text names."""
+    generator = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        colour, thing = generator.choice(COLOURS), generator.choice(THINGS)
+        rows.append(
+            {
+                "text": f"the {thing} is {colour}",
+                "label": colour,
+                "prompt": f"the {thing} is {colour} : what colour ?",
+                "completion": f" {colour}",
+                "anchor": f"a {colour} {thing}",
+                "positive": f"the {thing} is {colour}",
+            }
+        )
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def pictures(path: Path, count: int = 48) -> Path:
+    """Grey images, dark or bright by their label."""
+    generator = numpy.random.default_rng(0)
+    labels = numpy.arange(count) % 2
+    images = (generator.integers(0, 100, (count, 8, 8)) + 150 * labels[:, None, None]).astype("uint8")
+    numpy.savez(path, images=images, labels=labels)
+    return path

@@ -1,0 +1,114 @@
+"""The `tlscale` command: parses arguments, calls one function, turns errors into exit codes.
+
+Nothing heavy is imported before a command needs it; `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable
+from typing import TypeAlias
+
+from tlscale.errors import ExitCode, TlscaleError
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+HANDLERS = {"eval": "evaluate", "plugins": "show_plugins"}
+EXIT_CODES = """exit codes:
+  0  done
+  1  the run failed
+  2  the command line, the recipe or the data can't be meant
+  3  the plan does not fit into the device's memory
+  4  the result scores worse than its base (run and eval with --gate)
+  5  a saved result did not pass verification
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the process's exit code."""
+    arguments = parser().parse_args(argv)
+    module, _, function = arguments.handler.partition(":")
+    handler: Callable[[argparse.Namespace], int] = getattr(importlib.import_module(module), function)
+    try:
+        return int(handler(arguments))
+    except TlscaleError as error:
+        print(error, file=sys.stderr)
+        if error.exit_code == ExitCode.USAGE:
+            print("\nNothing was run.", file=sys.stderr)
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return int(ExitCode.OK)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command-line surface."""
+    top = argparse.ArgumentParser(
+        prog="tlscale",
+        description="Fine-tuning and transfer learning, from one recipe to a verified result.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    _init(commands)
+    _recipe_command(commands, "check", "find everything wrong in a recipe; nothing is run", "inspect")
+    made = _recipe_command(commands, "plan", "what a run would do, and the memory it needs", "inspect")
+    made.add_argument("--offline", action="store_true", help="read the Hub's cache only")
+    made = _recipe_command(
+        commands, "run", "plan, train, score and verify; resumes an unfinished run", "execute"
+    )
+    made.add_argument("--dry-run", action="store_true", help="print the commands that would run")
+    made.add_argument("--gate", action="store_true", help="exit 4 when the result is worse than its base")
+    made.add_argument("--offline", action="store_true", help="read the Hub's cache only")
+    for name, text in (
+        ("eval", "score a run's base and result again"),
+        ("verify", "prove that a run's saved result is whole, moved, and loads to the same logits"),
+    ):
+        made = _command(commands, name, text, "execute")
+        made.add_argument("run_dir", metavar="RUN", help="a run directory")
+        made.add_argument("--json", action="store_true", help="print one JSON object")
+        if name == "eval":
+            made.add_argument("--gate", action="store_true", help="exit 4 when worse than the base")
+    made = _command(commands, "plugins", "list strategies, tasks, heads, objectives and launchers", "about")
+    made.add_argument("--json", action="store_true", help="print a JSON array")
+    made = _command(commands, "env", "versions and hardware, for bug reports", "about")
+    made.add_argument("--json", action="store_true", help="print one JSON object")
+    _command(commands, "schema", "print the JSON Schema of recipes, for editors", "about")
+    return top
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from tlscale import __version__
+
+        print(f"tlscale {__version__}")
+        parser.exit()
+
+
+def _command(commands: Commands, name: str, text: str, room: str) -> argparse.ArgumentParser:
+    made = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    made.set_defaults(handler=f"tlscale.cli.{room}:{HANDLERS.get(name, name)}")
+    return made
+
+
+def _recipe_command(commands: Commands, name: str, text: str, room: str) -> argparse.ArgumentParser:
+    made = _command(commands, name, text, room)
+    made.add_argument("recipe", metavar="RECIPE", help="a recipe file")
+    made.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="settings over the recipe's, e.g. train.learning_rate=1e-4",
+    )
+    made.add_argument("--json", action="store_true", help="print one JSON object")
+    return made
+
+
+def _init(commands: Commands) -> None:
+    made = _command(commands, "init", "write a commented recipe for a job", "start")
+    made.add_argument("job", nargs="?", metavar="JOB", help="which job; without it, the jobs are listed")
+    made.add_argument("-o", "--output", metavar="FILE", help="where to write it; by default JOB.yaml")

@@ -1,0 +1,74 @@
+"""`tlscale check` and `tlscale plan`: answers before anything is run, without torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from tlscale.errors import DoesNotFitError, ExitCode, RecipeError
+from tlscale.plan.compile import compile_plan, memory_shortfall
+from tlscale.plan.render import table
+from tlscale.plan.types import Plan
+from tlscale.recipe.load import load_recipe
+from tlscale.recipe.types import Recipe
+
+
+def recipe_of(arguments: argparse.Namespace) -> Recipe:
+    """The recipe named on the command line with its overrides."""
+    return load_recipe(Path(arguments.recipe), arguments.overrides, environment=os.environ)
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Says every problem of a recipe at once, or that there is none."""
+    try:
+        recipe = recipe_of(arguments)
+    except RecipeError as error:
+        if not arguments.json:
+            raise
+        rows = [{"path": p.path, "given": p.given, "message": p.message} for p in error.problems]
+        print(json.dumps({"ok": False, "problems": rows}))
+        return int(ExitCode.USAGE)
+    if arguments.json:
+        print(json.dumps({"ok": True, "problems": []}))
+    else:
+        print(
+            f"{arguments.recipe}: no problems found in {recipe.name}. Next: tlscale plan {arguments.recipe}"
+        )
+    return int(ExitCode.OK)
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    """Shows the plan; exit code 3 when it doesn't fit."""
+    made = compile_plan(recipe_of(arguments), offline=arguments.offline)
+    if arguments.json:
+        print(made.model_dump_json(indent=2))
+    else:
+        print(table(made))
+        if not memory_shortfall(made):
+            print(f"\n  It fits. Next: tlscale run {arguments.recipe}")
+    must_fit(made)
+    return int(ExitCode.OK)
+
+
+def must_fit(made: Plan) -> None:
+    """Refuses a plan that needs more memory than a device has.
+
+    Raises:
+        DoesNotFitError: with the account's largest items and what would make it smaller.
+    """
+    short = memory_shortfall(made)
+    if not short:
+        return
+    sys.stdout.flush()
+    hungriest = max(made.stages, key=lambda p: sum(i.bytes for i in p.memory))
+    largest = sorted(hungriest.memory, key=lambda item: -item.bytes)[:3]
+    items = ", ".join(f"{item.name} {item.bytes / 1e9:.1f} GB" for item in largest)
+    raise DoesNotFitError(
+        f"does not fit: stage {hungriest.stage.name} is estimated {short / 1e9:.1f} GB over the "
+        f"{(made.world.memory_per_device or 0) / 1e9:.1f} GB of a device; largest: {items}. "
+        "Smaller: train.gradient_checkpointing=true, train.per_device_train_batch_size=1, data.max_length, "
+        "model.quantization=nf4 with strategy kind peft; or hardware.memory_per_device=GB if it has more"
+    )

@@ -1,0 +1,1 @@
+"""Starting workers: pure rendering of commands, thin submission."""

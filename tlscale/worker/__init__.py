@@ -1,0 +1,1 @@
+"""The composition root inside a job: `python -m tlscale.worker RUN_DIR`."""

@@ -1,0 +1,59 @@
+"""`python -m tlscale.worker RUN_DIR`, by hand, by `accelerate launch` or by Slurm.
+
+Exit codes are those of `tlscale`; what became of the run also stands in the marker files DONE and FAILED,
+because launchers don't pass exit codes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+from tlscale.errors import ExitCode, TlscaleError
+from tlscale.plan.compile import read_plan
+from tlscale.runs.layout import RunLayout
+from tlscale.runs.record import write_text
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one action on a run directory; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tlscale.worker", description=__doc__)
+    parser.add_argument("run_dir", type=Path, help="a run directory with a plan.json in it")
+    parser.add_argument("--action", choices=("train", "evaluate", "verify"), default="train")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    arguments = parser.parse_args(argv)
+    _quiet()
+    from tlscale.worker.run import ACTIONS
+
+    layout = RunLayout(arguments.run_dir)
+    try:
+        plan = read_plan(layout.plan)
+        ACTIONS[arguments.action](plan, layout, arguments.json)
+    except TlscaleError as error:
+        print(f"\n{error}", file=sys.stderr)
+        if arguments.action == "train" and layout.plan.is_file():
+            write_text(layout.failed, f"{type(error).__name__}: {error}\n")
+        return int(error.exit_code)
+    return int(ExitCode.OK)
+
+
+def _quiet() -> None:
+    """Libraries' chatter stays out of the way of what this run says.
+
+    Some of it comes while they are imported, so this runs before they are; a filter also outlives a
+    library that sets its logger's level itself.
+    """
+    for name in ("accelerate", "bitsandbytes.backends.cpu.ops", "DeepSpeed"):
+        logging.getLogger(name).addFilter(lambda record: record.levelno >= logging.ERROR)
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

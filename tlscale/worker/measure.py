@@ -1,0 +1,170 @@
+"""Chooses how an arm answers, and scores it on the target and retention suites."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from tlscale.data.collate import collate
+from tlscale.data.examples import Example, prepare
+from tlscale.engine.runtime import Runtime
+from tlscale.evaluation import predict
+from tlscale.evaluation.metrics import DEFAULTS
+from tlscale.evaluation.runner import Arm, Suite, evaluate
+from tlscale.evaluation.types import Measurement, Outcome
+from tlscale.models.load import load_base
+from tlscale.plan.types import Head, Plan
+from tlscale.recipe.types import Source
+from tlscale.runs.layout import RunLayout
+from tlscale.sources import Row
+from tlscale.worker.examples import Roles
+
+CLASSIFICATION = ("sequence-classification", "image-classification")
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Everything that scoring needs besides the model."""
+
+    plan: Plan
+    layout: RunLayout
+    runtime: Runtime
+    processor: Any
+    examples: Roles
+
+    @property
+    def size(self) -> int:
+        return self.plan.recipe.train.per_device_eval_batch_size
+
+    def suites(self) -> tuple[Suite, ...]:
+        """The target suite and, where the recipe has one, the retention suite."""
+        asked = self.plan.recipe.evaluate
+        defaults = DEFAULTS[self.plan.recipe.model.task]
+        found = []
+        for name, role, metrics in (
+            ("target", "test", asked.target),
+            ("retention", "retention", asked.retention),
+        ):
+            if self.examples.get(role):
+                found.append(Suite(name, self.examples[role], metrics or defaults))
+        return tuple(found)
+
+    def collate(self, examples: Sequence[Example]) -> dict[str, Any]:
+        return collate(
+            examples,
+            task=self.plan.recipe.model.task,
+            pad_id=getattr(self.processor, "pad_token_id", None) or 0,
+            device=self.runtime.device,
+        )
+
+    @torch.inference_mode()
+    def score(self, arm: Arm) -> tuple[Measurement, ...]:
+        """All suites by `arm`, under the plan's precision."""
+        made: list[Measurement] = []
+        with self.runtime.accelerator.autocast():
+            for suite in self.suites():
+                made += evaluate(
+                    suite,
+                    arm,
+                    self.layout,
+                    rank=self.runtime.rank,
+                    world=self.runtime.world,
+                    collect=self.runtime.collect,
+                )
+        return tuple(made)
+
+
+def model_arm(judge: Judge, module: nn.Module, name: str, stage: str | None) -> Arm:
+    """The arm that answers with the model itself."""
+    module.eval()
+    task, labels = judge.plan.recipe.model.task, judge.plan.facts.labels
+    if task == "causal-lm":
+        return Arm(name, "likelihood", stage, partial(_language, judge, module))
+    if task == "sentence-embedding":
+        retrieve = partial(predict.paired_retrieval, module, collate=judge.collate, size=judge.size)
+        return Arm(name, "retrieval", stage, retrieve)
+    chosen = partial(
+        predict.class_probabilities, module, labels=labels, collate=judge.collate, size=judge.size
+    )
+    return Arm(name, "classifier", stage, chosen)
+
+
+def base_arm(judge: Judge, module: nn.Module | None) -> Arm:
+    """The base before any training.
+
+    Where it has no head for the labels yet, text is classified
+    zero-shot by the similarity of label names, and images by the commonest training class.
+    """
+    plan = judge.plan
+    task, labels = plan.recipe.model.task, plan.facts.labels
+    if module is not None:
+        return model_arm(judge, module, "base", None)
+    if task == "image-classification":
+        known = judge.examples.get("train") or judge.examples["test"]
+        commonest = Counter(example.label for example in known).most_common(1)[0][0]
+        guess = labels[commonest or 0]
+        return Arm(
+            "base", "majority class", None, partial(predict.majority, label=guess, labels=labels),
+            ("accuracy", "f1_macro"),
+        )  # fmt: skip
+    model = plan.recipe.model.model_copy(update={"task": "sentence-embedding"})
+    encoder = load_base(model, plan.facts, head=Head(kind="native"), world=plan.world, seed=plan.seed)
+    encoder.to(judge.runtime.device).eval()
+    return Arm(
+        "base",
+        "zero-shot by label names",
+        None,
+        partial(
+            predict.nearest_label,
+            encoder,
+            names=_label_examples(judge),
+            collate=judge.collate,
+            size=judge.size,
+            labels=labels,
+        ),
+        ("accuracy", "f1_macro"),
+    )
+
+
+def _label_examples(judge: Judge) -> tuple[Example, ...]:
+    plan = judge.plan
+    template = plan.recipe.evaluate.label_template
+    rows = tuple(
+        Row(
+            {"text": template.replace("{label}", label.replace("_", " ")), "label": label}, f"label {label}"
+        )
+        for label in plan.facts.labels
+    )
+    source = Source(path="label-names", text="text", label="label")
+    return prepare(
+        rows,
+        source,
+        task="sequence-classification",
+        processor=judge.processor,
+        labels=plan.facts.labels,
+        max_length=plan.max_length,
+        overflow="cut",
+        loss_on="all",
+    ).examples
+
+
+def _language(judge: Judge, module: nn.Module, mine: Sequence[tuple[int, Example]]) -> list[Outcome]:
+    """Likelihoods, and greedy answers where exact match is asked for."""
+    outcomes = predict.token_likelihoods(module, mine, collate=judge.collate, size=judge.size)
+    if not any("exact_match" in suite.metrics for suite in judge.suites()):
+        return outcomes
+    answers = predict.generations(
+        module,
+        mine,
+        tokenizer=judge.processor,
+        device=judge.runtime.device,
+        max_new_tokens=judge.plan.recipe.evaluate.max_new_tokens,
+    )
+    answered = {o.item: {"prediction": o.prediction, "reference": o.reference} for o in answers}
+    return [outcome.model_copy(update=answered[outcome.item]) for outcome in outcomes]

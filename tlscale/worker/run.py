@@ -1,0 +1,180 @@
+"""What a worker can be asked to do with a run directory: train, evaluate again, verify again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import nn
+
+from tlscale.engine import runtime as runtimes
+from tlscale.errors import PlanError, VerificationError
+from tlscale.evaluation.types import Measurement
+from tlscale.models import artifact
+from tlscale.models.load import load_base, load_processor
+from tlscale.models.verify import verify
+from tlscale.plan.types import Plan
+from tlscale.runs.layout import RunLayout
+from tlscale.runs.record import read_lines, write_json, write_text
+from tlscale.worker.console import Reporter
+from tlscale.worker.examples import load_examples
+from tlscale.worker.measure import Judge, base_arm, model_arm
+from tlscale.worker.stages import (
+    Job,
+    describe,
+    final_stage,
+    finished,
+    read_manifest,
+    run_stage,
+    starting_point,
+)
+
+
+def train(plan: Plan, layout: RunLayout, as_json: bool) -> None:
+    """Measures the base, trains every stage that isn't done yet, measures the result.
+
+    Raises:
+        TlscaleError: a phase failed; what earlier phases left stays and is used by the next try.
+    """
+    layout.failed.unlink(missing_ok=True)
+    job, judge = _start(plan, layout)
+    fresh = _fresh_base(plan) if _needs_base(plan, layout) else None
+    base = _measured(layout, "base") or _measure_base(judge, fresh)
+    _say_scores(job.reporter, "base", base)
+    module: nn.Module | None = None
+    for planned in plan.stages:
+        if finished(layout, planned.stage.name):
+            job.reporter.phase("stage", f"{planned.stage.name}: done before")
+            continue
+        module = run_stage(job, planned, fresh)
+        fresh = None
+    if plan.stages:
+        last = plan.stages[-1].stage.name
+        if module is None:
+            module = _restored(job)
+        tuned = judge.score(model_arm(judge, module, "tuned", last))
+        if job.runtime.leads:
+            _publish_result(layout, last)
+        _say_scores(job.reporter, "tuned", tuned, base)
+    job.reporter.said("done")
+    job.runtime.accelerator.end_training()
+    if job.runtime.leads:
+        write_text(layout.done, f"{plan.fingerprint}\n")
+
+
+def evaluate(plan: Plan, layout: RunLayout, as_json: bool) -> None:
+    """Scores base and result again, from what lies in the run directory."""
+    job, judge = _start(plan, layout)
+    base = _measure_base(judge, _fresh_base(plan))
+    _say_scores(job.reporter, "base", base)
+    planned = final_stage(plan, layout)
+    if planned is None:
+        return
+    tuned = judge.score(model_arm(judge, _restored(job), "tuned", planned.stage.name))
+    _say_scores(job.reporter, "tuned", tuned, base)
+
+
+def check(plan: Plan, layout: RunLayout, as_json: bool) -> None:
+    """Verifies the artifacts of all stages on fresh bases.
+
+    Raises:
+        PlanError: there is no artifact yet.
+        VerificationError: an artifact is not what it must be; every reason is given.
+    """
+    job, _ = _start(plan, layout, with_data=False)
+    done = [planned for planned in plan.stages if finished(layout, planned.stage.name)]
+    if not done:
+        raise PlanError(f"{layout.root}: no stage has left an artifact to verify")
+    problems, reports = [], {}
+    for planned in done:
+        folder = layout.artifact(planned.stage.name)
+        report = verify(folder, model=starting_point(job, planned)[0], facts=plan.facts, world=plan.world)
+        problems += [f"{folder}: {problem}" for problem in report.problems]
+        reports[planned.stage.name] = {**report.summary(), "problems": list(report.problems)}
+        if not as_json and not report.problems:
+            job.reporter.phase("verify", f"{planned.stage.name}: {describe(report)}")
+    if as_json:
+        print(json.dumps(reports))
+    if problems:
+        raise VerificationError("\n".join(problems))
+
+
+ACTIONS: dict[str, Callable[[Plan, RunLayout, bool], None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "verify": check,
+}
+
+
+def _start(plan: Plan, layout: RunLayout, *, with_data: bool = True) -> tuple[Job, Judge]:
+    runtime = runtimes.start(plan, layout.trackers)
+    logging_steps = plan.recipe.train.logging_steps
+    if plan.recipe.train.report_to:
+        runtime.accelerator.init_trackers(plan.recipe.name)
+
+    def log(values: Mapping[str, float], step: int) -> None:
+        runtime.accelerator.log(dict(values), step=step)
+
+    reporter = Reporter(layout, rank=runtime.rank, logging_steps=logging_steps, log=log)
+    reporter.said("start", fingerprint=plan.fingerprint, versions=plan.versions)
+    processor = load_processor(plan.recipe.model, plan.facts)
+    examples = load_examples(plan, processor, reporter) if with_data else {}
+    job = Job(plan, layout, runtime, reporter, processor, examples)
+    return job, Judge(plan, layout, runtime, processor, examples)
+
+
+def _needs_base(plan: Plan, layout: RunLayout) -> bool:
+    first_is_done = bool(plan.stages) and finished(layout, plan.stages[0].stage.name)
+    return not _measured(layout, "base") or not first_is_done
+
+
+def _fresh_base(plan: Plan) -> nn.Module:
+    head = plan.stages[0].stage.head if plan.stages else None
+    return load_base(plan.recipe.model, plan.facts, head=head, world=plan.world, seed=plan.seed)
+
+
+def _measure_base(judge: Judge, fresh: nn.Module | None) -> tuple[Measurement, ...]:
+    plan = judge.plan
+    pooled = bool(plan.stages) and plan.stages[0].stage.head.kind == "pooled"
+    usable = None if plan.facts.head_is_new or pooled else fresh
+    if usable is not None:
+        usable.to(judge.runtime.device)
+    return judge.score(base_arm(judge, usable))
+
+
+def _measured(layout: RunLayout, arm: str) -> tuple[Measurement, ...]:
+    rows = [Measurement.model_validate(row) for row in read_lines(layout.measurements) if row["arm"] == arm]
+    return tuple({(m.suite, m.metric): m for m in rows}.values())
+
+
+def _restored(job: Job) -> nn.Module:
+    planned = job.plan.stages[-1]
+    model, _ = starting_point(job, planned)
+    folder = job.layout.artifact(planned.stage.name)
+    module = artifact.load(folder, model=model, facts=job.plan.facts, world=job.plan.world)
+    module.to(job.runtime.device)
+    return module
+
+
+def _publish_result(layout: RunLayout, stage: str) -> None:
+    """Puts the last stage's artifact at the run's front door."""
+    link = layout.root / ".adapter.partial"
+    link.unlink(missing_ok=True)
+    link.symlink_to(layout.artifact(stage).relative_to(layout.root))
+    link.replace(layout.adapter)
+    manifest = read_manifest(layout.adapter)
+    write_json(layout.result, {"stage": stage, "kind": manifest["kind"], "artifact": layout.adapter.name})
+
+
+def _say_scores(
+    reporter: Reporter, arm: str, made: Sequence[Measurement], before: Sequence[Measurement] = ()
+) -> None:
+    known = {(m.suite, m.metric): m.value for m in before}
+    for suite in dict.fromkeys(m.suite for m in made):
+        parts = []
+        for m in (m for m in made if m.suite == suite):
+            old = known.get((suite, m.metric))
+            change = "" if old is None else f" ({m.value - old:+.4g})"
+            parts.append(f"{m.metric} {m.value:.4g}{change}")
+        how = next(m for m in made if m.suite == suite)
+        reporter.phase(arm, f"{suite} {', '.join(parts)}   [{how.predictor}, {how.n:,} items]")

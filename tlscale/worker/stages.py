@@ -1,0 +1,198 @@
+"""Runs one planned stage: base or earlier result -> trained, saved and verified artifact."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tlscale.data.collate import collate
+from tlscale.data.examples import Example
+from tlscale.engine.loop import Training, train
+from tlscale.engine.runtime import Runtime
+from tlscale.errors import VerificationError
+from tlscale.models import adapt, artifact
+from tlscale.models.load import load_base
+from tlscale.models.verify import VerifyReport, verify
+from tlscale.plan.types import Plan, PlannedStage
+from tlscale.recipe.types import Model
+from tlscale.runs.layout import MANIFEST, RunLayout
+from tlscale.worker.console import Reporter
+from tlscale.worker.examples import Roles
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every stage of one run shares."""
+
+    plan: Plan
+    layout: RunLayout
+    runtime: Runtime
+    reporter: Reporter
+    processor: Any
+    examples: Roles
+
+
+def finished(layout: RunLayout, stage: str) -> bool:
+    """Whether a stage has left its artifact, which is renamed into place when whole."""
+    return (layout.artifact(stage) / MANIFEST).is_file()
+
+
+def starting_point(job: Job, planned: PlannedStage) -> tuple[Model, Path | None]:
+    """The model that a stage loads, and the adapter it goes on with.
+
+    An adapter of the same kind is continued; any other earlier result becomes the new base, an adapter
+    by being merged into its own base on disk.
+    """
+    model, start = job.plan.recipe.model, planned.stage.starts_from
+    if start == "base":
+        return model, None
+    folder = job.layout.artifact(start)
+    before = next(p for p in job.plan.stages if p.stage.name == start)
+    if before.stage.adapter is None:
+        return model.model_copy(update={"model_name_or_path": str(folder), "init": "pretrained"}), None
+    if before.stage.adapter == planned.stage.adapter:
+        earlier, _ = starting_point(job, before)
+        return earlier, folder
+    merged = job.layout.root / "stages" / f"{start}-merged"
+    if job.runtime.leads and not merged.is_dir():
+        artifact.merge(
+            folder, merged, model=starting_point(job, before)[0], facts=job.plan.facts, world=job.plan.world
+        )
+    job.runtime.accelerator.wait_for_everyone()
+    return model.model_copy(update={"model_name_or_path": str(merged), "init": "pretrained"}), None
+
+
+def run_stage(job: Job, planned: PlannedStage, loaded: nn.Module | None) -> nn.Module:
+    """Trains, saves and verifies one stage; `loaded` is a fresh base that may be used up.
+
+    Raises:
+        VerificationError: the saved artifact is not what was trained.
+    """
+    stage, plan, runtime = planned.stage, job.plan, job.runtime
+    model, continued = starting_point(job, planned)
+    if loaded is None or stage.starts_from != "base":
+        loaded = load_base(model, plan.facts, head=stage.head, world=plan.world, seed=plan.seed)
+    module = adapt.apply(loaded, planned, task=model.task, continue_from=continued)
+    module.to(runtime.device)
+    initial = artifact.fingerprints(module)
+    training = _training(job, planned, module)
+    job.reporter.said(
+        "stage", name=stage.name, examples=len(training.examples), trainable=planned.trainable
+    )
+    done = train(module, training)
+    job.reporter.close()
+    job.reporter.said(
+        "trained", stage=stage.name, steps=done.steps, tokens=done.tokens, seconds=round(done.seconds, 2),
+        loss=done.loss, stopped_early=done.stopped_early,
+    )  # fmt: skip
+    module.eval()
+    if runtime.leads:
+        _save_and_verify(job, planned, module, model, initial)
+    runtime.accelerator.wait_for_everyone()
+    return module
+
+
+def _training(job: Job, planned: PlannedStage, module: nn.Module) -> Training:
+    plan, name = job.plan, planned.stage.name
+    examples = job.examples.get(name) or job.examples["train"]
+    validation = job.examples.get("validation", ())
+    batches = partial(
+        collate,
+        task=plan.recipe.model.task,
+        pad_id=getattr(job.processor, "pad_token_id", None) or 0,
+    )
+    if planned.stage.head.kind == "pooled" and _backbone_is_frozen(planned):
+        size = plan.recipe.train.per_device_eval_batch_size
+        job.reporter.phase(
+            "features", f"computing {len(examples) + len(validation):,} rows once, by the frozen backbone"
+        )
+        examples = featurized(module, examples, collate=batches, size=size, device=job.runtime.device)
+        validation = featurized(module, validation, collate=batches, size=size, device=job.runtime.device)
+    return Training(
+        planned=planned,
+        examples=examples,
+        validation=validation,
+        scales=adapt.lr_scales(module, planned),
+        collate=batches,
+        runtime=job.runtime,
+        watcher=job.reporter,
+        checkpoints=job.layout.checkpoints(name),
+        fingerprint=plan.fingerprint,
+        seed=plan.seed,
+    )
+
+
+def _backbone_is_frozen(planned: PlannedStage) -> bool:
+    return all(d.lr_scale is None for d in planned.decisions if not d.name.startswith("head."))
+
+
+@torch.no_grad()
+def featurized(
+    module: nn.Module, examples: tuple[Example, ...], *, collate: Any, size: int, device: torch.device
+) -> tuple[Example, ...]:
+    """The examples with the frozen backbone's pooled features ([hidden], float32) in place of inputs."""
+    module.eval()
+    found: dict[int, torch.Tensor] = {}
+    order = sorted(range(len(examples)), key=lambda i: -len(examples[i].tokens or ()))
+    for start in range(0, len(order), size):
+        chosen = order[start : start + size]
+        batch = collate([examples[i] for i in chosen], device=device)
+        batch.pop("labels")
+        features: Any = module.features(**batch)  # type: ignore[operator]
+        found |= dict(zip(chosen, features.float().cpu(), strict=True))
+    return tuple(replace(e, tokens=None, pixels=None, features=found[i]) for i, e in enumerate(examples))
+
+
+def _save_and_verify(
+    job: Job, planned: PlannedStage, module: nn.Module, model: Model, initial: dict[str, str]
+) -> None:
+    plan, stage = job.plan, planned.stage
+    probe = job.examples.get("test") or job.examples[stage.name if stage.name in job.examples else "train"]
+    inputs = collate(
+        probe[:2],
+        task=model.task,
+        pad_id=getattr(job.processor, "pad_token_id", None) or 0,
+        device=job.runtime.device,
+    )
+    inputs.pop("labels", None)
+    folder = artifact.save(
+        module,
+        job.processor,
+        job.layout.artifact(stage.name),
+        planned=planned,
+        facts=plan.facts,
+        model=model,
+        initial=initial,
+        probe=inputs.get("anchor", inputs),
+    )
+    report = verify(folder, model=model, facts=plan.facts, world=plan.world, live=module)
+    job.reporter.said("verified", stage=stage.name, **report.summary())
+    if report.problems:
+        raise VerificationError(f"{folder}: " + "; ".join(report.problems))
+    job.reporter.phase("verify", describe(report))
+
+
+def describe(report: VerifyReport) -> str:
+    """One line on a verified artifact."""
+    return (
+        f"{report.kind}: {report.tensors} tensors, {report.moved} moved, finite, "
+        f"reload equal to {report.max_difference:.1e}"
+    )
+
+
+def final_stage(plan: Plan, layout: RunLayout) -> PlannedStage | None:
+    """The last planned stage that has left an artifact."""
+    done = [planned for planned in plan.stages if finished(layout, planned.stage.name)]
+    return done[-1] if done else None
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """An artifact's manifest."""
+    content: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    return content

@@ -1,0 +1,45 @@
+"""Every shipped recipe compiles to a plan; their number is known, so that none is left out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.integration import minilm
+from tlscale.plan.compile import compile_plan, fingerprint, memory_shortfall
+from tlscale.plan.types import Plan
+from tlscale.recipe.load import load_recipe, read
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+def test_their_number() -> None:
+    assert len(CONFIGS) == 14
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_compiles(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    text = path.read_text(encoding="utf-8")
+    if "${TLSCALE_DATA}" in text and not os.environ.get("TLSCALE_DATA"):
+        pytest.skip("needs real data: set TLSCALE_DATA")
+    overrides = []
+    if read(path)["model"]["model_name_or_path"].startswith("sentence-transformers/"):
+        overrides = [f"model.model_name_or_path={minilm.folder()}", "model.revision=null"]
+    if path.stem == "pretrain-pico":
+        overrides = ["data.train.path=builtin:prose-test.jsonl"]
+    recipe = load_recipe(path, overrides, environment=os.environ)
+    assert recipe.name == path.stem
+    plan = compile_plan(recipe, offline=True)
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+    assert plan.fingerprint == fingerprint(plan)
+    assert memory_shortfall(plan) == 0
+    for planned in plan.stages:
+        assert 0 < planned.trainable <= planned.total
+        assert {d.name for d in planned.decisions} >= {
+            t.name for t in plan.facts.tensors if not t.name.startswith("head.")
+        }
+    assert f"tlscale run configs/{path.name}" in text, "the header names the command"

@@ -1,0 +1,1 @@
+"""Reads a finished run directory and says what came of the transfer. Free of torch."""

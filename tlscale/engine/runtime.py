@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from accelerate.utils import gather_object, set_seed
 
 from tlscale.errors import TlscaleError
 from tlscale.plan.types import Plan
+
+KILOBYTE = 1024  # the unit of ru_maxrss on Linux
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,12 @@ class Runtime:
     def leads(self) -> bool:
         """Whether this process speaks and writes for all."""
         return self.rank == 0
+
+    def peak_memory(self) -> int:
+        """Most bytes that this process held so far: of the GPU, or of the machine's memory."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KILOBYTE
 
     def total(self, value: float) -> float:
         """The sum of `value` over all processes."""

@@ -1,9 +1,11 @@
-"""One recipe, one run per seed, each with its own plan and directory."""
+"""One recipe, one run per seed, each with its own plan and directory, and control arms beside it."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tlscale.errors import UsageError
 from tlscale.plan.compile import compile_plan, read_plan
@@ -12,31 +14,71 @@ from tlscale.recipe.types import Recipe
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import write_text
 
+# Control arms that are trained. The head is small and its features are computed once, so it gets settings
+# that suit it; from scratch gets the recipe's own, so that only the pretraining differs.
+TRAINED_ARMS: dict[str, dict[str, Any]] = {
+    "features": {
+        "strategy": {"kind": "features"},
+        "train": {
+            "learning_rate": 3e-3,
+            "num_train_epochs": 20.0,
+            "train_batch_size": 64,
+            "weight_decay": 1.0,
+        },
+    },
+    "scratch": {"strategy": {"kind": "full"}, "model": {"init": "scratch"}},
+}
+
 
 @dataclass(frozen=True)
 class RunSpec:
-    """A plan and where it is to run."""
+    """A plan and where it is to run; `arms` are the control runs inside its directory."""
 
     plan: Plan
     layout: RunLayout
+    arms: tuple[RunSpec, ...] = ()
 
 
 def runs_of(recipe: Recipe, *, offline: bool) -> tuple[RunSpec, ...]:
     """The runs that a recipe asks for; nothing is written."""
     root = Path(recipe.output_dir or f"runs/{recipe.name}")
     if not recipe.seeds:
-        return (RunSpec(compile_plan(recipe, offline=offline), RunLayout(root)),)
-    return tuple(
-        RunSpec(compile_plan(recipe, seed=seed, offline=offline), RunLayout(root / f"seed-{seed}"))
-        for seed in recipe.seeds
+        return (_spec(recipe, recipe.seed, root, offline=offline),)
+    return tuple(_spec(recipe, seed, root / f"seed-{seed}", offline=offline) for seed in recipe.seeds)
+
+
+def _spec(recipe: Recipe, seed: int, root: Path, *, offline: bool) -> RunSpec:
+    layout = RunLayout(root)
+    arms = tuple(
+        RunSpec(
+            compile_plan(control(recipe, name), seed=seed, offline=offline), RunLayout(layout.arm(name))
+        )
+        for name in recipe.evaluate.against
+        if name in TRAINED_ARMS
     )
+    return RunSpec(compile_plan(recipe, seed=seed, offline=offline), layout, arms)
+
+
+def control(recipe: Recipe, name: str) -> Recipe:
+    """The recipe of a trained control arm: the same rows and items, another strategy."""
+    changes = TRAINED_ARMS[name]
+    raw = recipe.model_dump(mode="json", exclude_unset=True, exclude={"strategy", "stages"})
+    for section in ("model", "train"):
+        raw[section] = {**raw.get(section, {}), **changes.get(section, {})}
+    if "train" in changes:
+        raw["train"].pop("max_steps", None)
+    raw["strategy"] = changes["strategy"]
+    raw["name"] = f"{recipe.name}-{name}"
+    raw["evaluate"] = {**raw.get("evaluate", {}), "against": []}
+    raw["model"]["quantization"] = "none"
+    return Recipe.model_validate_json(json.dumps(raw))
 
 
 def prepare(spec: RunSpec, recipe_file: Path) -> None:
-    """Makes the run directory, or accepts one that holds the same plan.
+    """Makes the run directories of a run and its arms, or accepts ones that hold the same plans.
 
     Raises:
-        UsageError: the directory holds something else; nothing in it is touched.
+        UsageError: a directory holds something else; nothing in it is touched.
     """
     layout = spec.layout
     if layout.plan.is_file():
@@ -44,11 +86,13 @@ def prepare(spec: RunSpec, recipe_file: Path) -> None:
         if before.fingerprint != spec.plan.fingerprint:
             raise UsageError(
                 f"{layout.root} holds a run of another plan ({before.fingerprint}, now "
-                f"{spec.plan.fingerprint}); "
-                "give output_dir=ANOTHER, or remove the folder if it is no longer needed"
+                f"{spec.plan.fingerprint}); give output_dir=ANOTHER, or remove the folder if it is no "
+                "longer needed"
             )
-        return
-    if layout.root.exists() and any(layout.root.iterdir()):
+    elif layout.root.exists() and any(layout.root.iterdir()):
         raise UsageError(f"{layout.root} is not empty and no run directory; give output_dir=ANOTHER")
-    write_text(layout.recipe, recipe_file.read_text(encoding="utf-8"))
-    write_text(layout.plan, spec.plan.model_dump_json(indent=1) + "\n")
+    else:
+        write_text(layout.recipe, recipe_file.read_text(encoding="utf-8"))
+        write_text(layout.plan, spec.plan.model_dump_json(indent=1) + "\n")
+    for arm in spec.arms:
+        prepare(arm, recipe_file)

@@ -15,6 +15,7 @@ from tlscale.recipe.base import Frozen
 Task = Literal["causal-lm", "sequence-classification", "image-classification", "sentence-embedding"]
 Quantization = Literal["none", "nf4", "fp4", "int8"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Control = Literal["majority", "zero_shot", "features", "scratch"]
 Metric = Literal["accuracy", "f1_macro", "nll", "perplexity", "exact_match"]
 
 Positive = Annotated[int, Field(gt=0)]
@@ -90,6 +91,9 @@ class Source(Frozen):
     document: Literal["line", "file"] = Field(
         "line", description="Whether a txt file is one document a line or one document in all."
     )
+    separator: str | None = Field(
+        None, min_length=1, description="String between the documents of a txt file, such as <|endoftext|>."
+    )
     span: tuple[Fraction, Fraction] = Field(
         (0.0, 1.0), description="The part of the rows to use, in file order; of one document, of its text."
     )
@@ -102,6 +106,8 @@ class Source(Frozen):
     def _one_place(self) -> Source:
         if (self.path is None) == (self.hub is None):
             raise ValueError("give exactly one of path and hub")
+        if self.separator is not None and self.document == "file":
+            raise ValueError("a file is one document or several with a separator; give one of the two")
         if self.span[0] >= self.span[1]:
             raise ValueError("span must be [start, end] with start < end")
         return self
@@ -203,11 +209,26 @@ class Evaluate(Frozen):
         None, description="Metrics on data.test; by default those that the task has."
     )
     retention: tuple[Metric, ...] | None = Field(None, description="Metrics on data.retention.")
+    against: tuple[Control, ...] = Field(
+        (), description="Control arms that the result must beat, besides the base."
+    )
     max_rows: Positive | None = Field(None, description="Score at most so many rows of each set.")
     max_new_tokens: Positive = Field(64, description="Longest generation for exact_match.")
     label_template: str = Field(
         "{label}", description="Text that stands for a class in zero-shot classification."
     )
+
+
+class Report(Frozen):
+    """What counts as a difference, declared before it is seen."""
+
+    margin: Annotated[float, Field(ge=0)] = Field(
+        0.005, description="Largest target difference that doesn't matter, in the metric's own unit."
+    )
+    retention_margin: Annotated[float, Field(ge=0)] = Field(
+        0.05, description="Largest loss of retention that doesn't matter, in the metric's own unit."
+    )
+    level: Annotated[float, Field(gt=0.5, lt=1)] = Field(0.95, description="Confidence level of intervals.")
 
 
 class StageRecipe(Frozen):
@@ -243,6 +264,7 @@ class Recipe(Frozen):
     train: Train = Field(default_factory=lambda: Train())
     hardware: Hardware = Field(default_factory=lambda: Hardware())
     evaluate: Evaluate = Field(default_factory=lambda: Evaluate())
+    report: Report = Field(default_factory=lambda: Report())
 
     @model_validator(mode="after")
     def _strategy_or_stages(self) -> Recipe:

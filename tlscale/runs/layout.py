@@ -47,6 +47,11 @@ class RunLayout:
         """The file that names the last stage's artifact, relative to the run directory."""
         return self.root / "result.json"
 
+    @property
+    def inspection(self) -> Path:
+        """What the examples look like to the model, for `tlscale check --examples`."""
+        return self.root / "inspection.json"
+
     def outcomes(self, arm: str, suite: str) -> Path:
         """Per-example outcomes of one evaluation, one JSON object a line."""
         return self.root / "outcomes" / f"{arm}-{suite}.jsonl"
@@ -61,7 +66,20 @@ class RunLayout:
         """Where a stage's verified result lies: an adapter, a head or a full checkpoint."""
         return self.root / "stages" / stage
 
+    def arm(self, name: str) -> Path:
+        """The run directory of a trained control arm."""
+        return self.root / "arms" / name
+
+    @property
+    def verdict(self) -> Path:
+        return self.root / "verdict.json"
+
     @property
     def adapter(self) -> Path:
         """The run's final artifact."""
         return self.root / "adapter"
+
+    @property
+    def merged(self) -> Path:
+        """The final adapter inside its base, as `tlscale merge` writes it unless told otherwise."""
+        return self.root / "merged"

@@ -25,6 +25,7 @@ from tlscale.runs.layout import RunLayout
 from tlscale.sources import Row
 from tlscale.worker.examples import Roles
 
+WITHOUT_PROBABILITIES = ("accuracy", "f1_macro")
 CLASSIFICATION = ("sequence-classification", "image-classification")
 
 
@@ -95,44 +96,56 @@ def model_arm(judge: Judge, module: nn.Module, name: str, stage: str | None) -> 
     return Arm(name, "classifier", stage, chosen)
 
 
+def control_arms(judge: Judge) -> tuple[Arm, ...]:
+    """The recipe's untrained controls; those that are trained are runs of their own."""
+    asked, task = judge.plan.recipe.evaluate.against, judge.plan.recipe.model.task
+    found = []
+    if "majority" in asked and task in CLASSIFICATION:
+        found.append(_majority(judge, "majority"))
+    if "zero_shot" in asked and task == "sequence-classification":
+        found.append(_zero_shot(judge, "zero_shot"))
+    return tuple(found)
+
+
 def base_arm(judge: Judge, module: nn.Module | None) -> Arm:
     """The base before any training.
 
     Where it has no head for the labels yet, text is classified
     zero-shot by the similarity of label names, and images by the commonest training class.
     """
-    plan = judge.plan
-    task, labels = plan.recipe.model.task, plan.facts.labels
     if module is not None:
         return model_arm(judge, module, "base", None)
-    if task == "image-classification":
-        known = judge.examples.get("train") or judge.examples["test"]
-        commonest = Counter(example.label for example in known).most_common(1)[0][0]
-        guess = labels[commonest or 0]
-        return Arm(
-            "base", "majority class", None, partial(predict.majority, label=guess, labels=labels),
-            ("accuracy", "f1_macro"),
-        )  # fmt: skip
+    if judge.plan.recipe.model.task == "image-classification":
+        return _majority(judge, "base")
+    return _zero_shot(judge, "base")
+
+
+def _majority(judge: Judge, name: str) -> Arm:
+    labels = judge.plan.facts.labels
+    known = judge.examples.get("train") or judge.examples["test"]
+    commonest = Counter(example.label for example in known).most_common(1)[0][0]
+    predictor = partial(predict.majority, label=labels[commonest or 0], labels=labels)
+    return Arm(name, "majority class", None, predictor, WITHOUT_PROBABILITIES)
+
+
+def _zero_shot(judge: Judge, name: str) -> Arm:
+    plan = judge.plan
     model = plan.recipe.model.model_copy(update={"task": "sentence-embedding"})
     encoder = load_base(model, plan.facts, head=Head(kind="native"), world=plan.world, seed=plan.seed)
     encoder.to(judge.runtime.device).eval()
-    return Arm(
-        "base",
-        "zero-shot by label names",
-        None,
-        partial(
-            predict.nearest_label,
-            encoder,
-            names=_label_examples(judge),
-            collate=judge.collate,
-            size=judge.size,
-            labels=labels,
-        ),
-        ("accuracy", "f1_macro"),
+    predictor = partial(
+        predict.nearest_label,
+        encoder,
+        names=label_examples(judge),
+        collate=judge.collate,
+        size=judge.size,
+        labels=plan.facts.labels,
     )
+    return Arm(name, "zero-shot by label names", None, predictor, WITHOUT_PROBABILITIES)
 
 
-def _label_examples(judge: Judge) -> tuple[Example, ...]:
+def label_examples(judge: Judge) -> tuple[Example, ...]:
+    """The class names as texts, by the recipe's template."""
     plan = judge.plan
     template = plan.recipe.evaluate.label_template
     rows = tuple(

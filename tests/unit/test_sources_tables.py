@@ -108,3 +108,14 @@ def test_txt_is_one_document_a_line_or_one_in_all():
     (whole,) = read_txt(content, "x.txt", "file")
     assert whole.values["text"] == content
     assert read_txt(" \n", "x.txt", "file") == ()
+
+
+def test_txt_with_a_separator_is_cut_there_and_keeps_its_lines() -> None:
+    rows = read_txt(
+        "\nOnce.\nThere.\n<|end|>\n\n Two \n<|end|>\n \n<|end|>Three", "x.txt", "line", "<|end|>"
+    )
+    assert [(row.values["text"], row.where) for row in rows] == [
+        ("Once.\nThere.", "x.txt:2"),
+        ("Two", "x.txt:6"),
+        ("Three", "x.txt:9"),
+    ]

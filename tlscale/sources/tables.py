@@ -102,11 +102,27 @@ def read_json(text: str, where: str) -> tuple[Row, ...]:
     return tuple(found)
 
 
-def read_txt(text: str, where: str, document: Literal["line", "file"]) -> tuple[Row, ...]:
-    """Rows with one column, text: each line that isn't blank, or the whole file."""
+def read_txt(
+    text: str, where: str, document: Literal["line", "file"], separator: str | None = None
+) -> tuple[Row, ...]:
+    """Rows with one column, text: each part between separators, each line, or the whole file.
+
+    Blank parts and lines are left out; parts lose the white space around them.
+    """
+    if separator is not None:
+        return tuple(_parts(text, where, separator))
     if document == "file":
         return (Row({"text": text}, f"{where}:1"),) if text.strip() else ()
     return tuple(Row({"text": content}, f"{where}:{line}") for line, content in _lines(text))
+
+
+def _parts(text: str, where: str, separator: str) -> Iterator[Row]:
+    line = 1
+    for part in text.split(separator):
+        if part.strip():
+            first = line + part[: len(part) - len(part.lstrip())].count("\n")
+            yield Row({"text": part.strip()}, f"{where}:{first}")
+        line += part.count("\n") + separator.count("\n")
 
 
 def csv_header(text: str, where: str) -> tuple[str, ...]:

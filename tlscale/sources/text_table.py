@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from tlscale.errors import DataError
+from tlscale.recipe.types import Source
 from tlscale.sources import tables
 from tlscale.sources.paths import decode, load
 from tlscale.sources.rows import Row
@@ -28,21 +29,19 @@ _READERS: dict[str, tables.Reader] = {
 }
 
 
-def from_file(path: Path, kind: TextKind, document: Literal["line", "file"]) -> Table:
+def from_file(path: Path, kind: TextKind, source: Source) -> Table:
     """The table in the text file `path`.
 
     Raises:
         DataError: it can't be read, or has no column names.
     """
     quick = path.stat().st_size <= _QUICK
-    return _table(lambda: load(path), _head(path), path.name, kind, document, quick)
+    return _table(lambda: load(path), _head(path), path.name, kind, source, quick)
 
 
-def from_bytes(
-    content: Callable[[], bytes], where: str, kind: TextKind, document: Literal["line", "file"]
-) -> Table:
+def from_bytes(content: Callable[[], bytes], where: str, kind: TextKind, source: Source) -> Table:
     """The table in a text file that lies in an archive."""
-    return _table(content, content(), where, kind, document, True)
+    return _table(content, content(), where, kind, source, True)
 
 
 def _head(path: Path) -> bytes:
@@ -62,17 +61,17 @@ def _table(
     head: bytes,
     where: str,
     kind: TextKind,
-    document: Literal["line", "file"],
+    source: Source,
     quick: bool,
 ) -> Table:
     def rows(_names: tuple[str, ...]) -> tuple[Row, ...]:
         text = decode(content(), where)
         if kind == "txt":
-            return tables.read_txt(text, where, document)
+            return tables.read_txt(text, where, source.document, source.separator)
         return _READERS[kind](text, where)
 
     if kind == "txt":
-        return Table(("text",), rows, quick=quick, one_document=document == "file")
+        return Table(("text",), rows, quick=quick, one_document=source.document == "file")
     if not head.strip():
         raise DataError(f"{where}:1: the file is empty")
     if kind == "json":

@@ -18,8 +18,12 @@ from tlscale.plan.types import Architecture, Facts
 BLOCK = re.compile(r"(?:^|.*\.)(?:layers?|h|blocks?|stages)\.(\d+)\.")
 IMAGE_SIDE = 224
 SMALLEST_SIDE = 7
-# dropout in attention keeps, per head and pair of tokens: probabilities, mask and their product
-DROPOUT_PAIRS = 2.25
+# attention under dropout without a fused kernel keeps, per head and pair of tokens: the probabilities,
+# the mask and their product
+DROPOUT_PAIRS = 3
+# width of a dropout mask in elements: as wide as its input on a CPU, a byte on a GPU
+CPU_MASK = 1.0
+GPU_MASK = 0.25
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Family:
     `always` counts hidden widths (inputs of norms) kept even when the block is frozen; `trained` those
     kept only for gradients of weights (inputs of linear layers, normalized values); `inner` and
     `inner_trained` likewise in widths of the feed-forward layer. `working` counts inner widths of
-    gradients alive at once inside the block's backward pass.
+    gradients alive at once inside the block's backward pass. `dropouts` counts hidden-wide masks.
     """
 
     always: float
@@ -37,13 +41,13 @@ class Family:
     inner: float
     inner_trained: float
     working: float
-    dropout: bool
+    dropouts: int
 
 
-GATED = Family(always=2, trained=4, inner=3, inner_trained=1, working=3, dropout=False)
-GPT2 = Family(always=2.5, trained=3, inner=4, inner_trained=1, working=3, dropout=True)
-ENCODER = Family(always=2.5, trained=2, inner=1, inner_trained=1, working=2, dropout=True)
-VISION = Family(always=2, trained=2, inner=1, inner_trained=1, working=2, dropout=False)
+GATED = Family(always=2, trained=4, inner=3, inner_trained=1, working=3, dropouts=0)
+GPT2 = Family(always=2, trained=3, inner=4, inner_trained=1, working=3, dropouts=2)
+ENCODER = Family(always=2, trained=2, inner=1, inner_trained=1, working=2, dropouts=2)
+VISION = Family(always=2, trained=2, inner=1, inner_trained=1, working=2, dropouts=0)
 
 
 def family(facts: Facts) -> Family:
@@ -82,7 +86,7 @@ def first_block(facts: Facts, trained: frozenset[str], adapted: Sequence[Module]
 
 
 def per_block(
-    a: Architecture, kind: Family, *, trained: bool, adapted: Sequence[Module], length: int, flash: bool
+    a: Architecture, kind: Family, *, trained: bool, adapted: Sequence[Module], length: int, on_gpu: bool
 ) -> float:
     """Elements per token that one block keeps.
 
@@ -92,7 +96,7 @@ def per_block(
         trained: Whether the block's own weights train.
         adapted: The layers of the block that an adapter wraps.
         length: Tokens per row, for attention that keeps its matrix.
-        flash: Whether the attention kernel works under dropout without keeping the matrix (on a GPU).
+        on_gpu: Where attention under dropout has a fused kernel, which keeps no matrix.
     """
     attention = 2 * a.heads * a.head_dim + 2 * a.kv_heads * a.head_dim
     kept = kind.always * a.hidden_size + attention + kind.inner * a.intermediate_size
@@ -100,7 +104,8 @@ def per_block(
         kept += kind.trained * a.hidden_size + kind.inner_trained * a.intermediate_size
     else:
         kept += _adapter_inputs(adapted)
-    if kind.dropout and not flash:
+    kept += kind.dropouts * (GPU_MASK if on_gpu else CPU_MASK) * a.hidden_size
+    if kind.dropouts and not on_gpu:
         kept += DROPOUT_PAIRS * a.heads * length
     return kept
 

@@ -36,12 +36,13 @@ class _Moment:
 
     name: str
     gradients: float
-    activations: float
-    logits: float
+    activations: float = 0
+    logits: float = 0
+    scratch: float = 0
 
     @property
     def total(self) -> float:
-        return self.gradients + self.activations + self.logits
+        return self.gradients + self.activations + self.logits + self.scratch
 
 
 def account(
@@ -61,6 +62,10 @@ def account(
     Returns:
         Items in bytes that add up to the peak.
     """
+    if stage.head.kind == "pooled":
+        # its own head takes the place of the architecture's, and comes in with `trainable`
+        backbone = tuple(tensor for tensor in facts.tensors if not tensor.name.startswith("head."))
+        facts = facts.model_copy(update={"tensors": backbone})
     trained = trainable_names(facts.tensors, stage.rules)
     own = sum(tensor.size for tensor in facts.tensors if tensor.name in trained)
     added = max(0, trainable - own)
@@ -71,7 +76,9 @@ def account(
         MemoryItem(name="adapter and head", bytes=FULL * added, note="float32" if added else ""),
         MemoryItem(name="gradients", bytes=round(moment.gradients), note=_gradients_note(batch, moment)),
         MemoryItem(
-            name="optimizer", bytes=ADAM_STATES * FULL * trainable, note="AdamW, two float32 states"
+            name="optimizer",
+            bytes=round(ADAM_STATES * FULL * trainable + moment.scratch),
+            note="AdamW, two float32 states" + (", and what the update needs" if moment.scratch else ""),
         ),
         MemoryItem(
             name="activations",
@@ -132,10 +139,17 @@ def _peak(
     moments = (
         _Moment("the loss", waiting, kept * width, LOGITS_ALIVE * logits),
         _Moment("the output layer", max(waiting, last), kept * width, 2 * logits),
-        _Moment("a block", max(waiting, last), (kept + one_block) * width, 0),
-        _Moment("the update", gradients, 0, 0),
+        _Moment("a block", max(waiting, last), (kept + one_block) * width),
+        _Moment("the update", gradients, scratch=_update_scratch(facts, trained, world, trainable)),
     )
     return max(moments, key=lambda moment: moment.total)
+
+
+def _update_scratch(facts: Facts, trained: frozenset[str], world: World, trainable: int) -> float:
+    """Bytes of AdamW's temporaries: on a GPU all parameters are updated at once, on a CPU one by one."""
+    if world.device == "cuda":
+        return float(FULL * trainable)
+    return 2.0 * FULL * max((t.size for t in facts.tensors if t.name in trained), default=0)
 
 
 def _kept(
@@ -151,7 +165,6 @@ def _kept(
     tokens = batch.micro * length
     adapted = () if stage.adapter is None else targets(stage.adapter, facts)
     first = activations.first_block(facts, trained, adapted, whole=virtual > 0)
-    flash = world.device == "cuda"
     kind = activations.family(facts)
     trained_blocks = {activations.block_of(name) for name in trained}
     wrapped: dict[int | None, list[Module]] = {}
@@ -164,7 +177,7 @@ def _kept(
             trained=index in trained_blocks,
             adapted=wrapped.get(index, ()),
             length=length,
-            flash=flash,
+            on_gpu=world.device == "cuda",
         )
         for index in range(first, a.layers)
     ]

@@ -62,12 +62,16 @@ def _memory(plan: Plan, planned: PlannedStage) -> list[str]:
     lines = [f"{'memory per device (estimate)':<{width}}  {word:>9}"]
     for item in planned.memory:
         note = f"   {item.note}" if item.note else ""
-        lines.append(f"{'  ' + item.name:<{width}}  {item.bytes / unit:>9.1f}{note}")
+        lines.append(f"{'  ' + item.name:<{width}}  {_figure(item.bytes / unit):>9}{note}")
     of = "" if room is None else f"   of {room / unit:,.0f}"
-    lines.append(f"{'  total':<{width}}  {total / unit:>9.1f}{of}")
+    lines.append(f"{'  total':<{width}}  {_figure(total / unit):>9}{of}")
     if room is not None and total > room:
         lines.append(f"It does not fit: {size(total - room)} GB too much.")
     return lines
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.1f}" if value >= 1 else f"{value:.2f}"
 
 
 def size(value: int) -> str:

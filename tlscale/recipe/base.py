@@ -9,5 +9,10 @@ class Frozen(BaseModel):
     """Immutable; unknown keys and silent conversions ("3" for 3) are errors."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        defer_build=True,
     )

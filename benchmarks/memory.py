@@ -121,12 +121,12 @@ def config(shape: Shape) -> dict[str, Any]:
 
 def planned_stage(case: Case, folder: Path) -> tuple[Any, Any, Any, Any]:
     """(model, facts, world, planned stage) of a case."""
-    from tlscale.plan.adapters import adapter_size
-    from tlscale.plan.facts import read_facts
-    from tlscale.plan.memory import account
-    from tlscale.plan.rules import decide
-    from tlscale.plan.strategy import FREEZE_ALL, TRAIN_ALL, TRAIN_HEAD, Context, stage
-    from tlscale.plan.types import Adapter, Batch, PlannedStage, World
+    from tlscale.planning.adapters import adapter_size
+    from tlscale.planning.facts import read_facts
+    from tlscale.planning.memory import account
+    from tlscale.planning.rules import decide
+    from tlscale.planning.strategy import FREEZE_ALL, TRAIN_ALL, TRAIN_HEAD, Context, stage
+    from tlscale.planning.types import Adapter, Batch, PlannedStage, World
     from tlscale.recipe.types import Model, Recipe, Train
 
     labels = ("a", "b", "c") if case.shape.kind == "bert" else ()

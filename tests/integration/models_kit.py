@@ -27,12 +27,12 @@ from transformers import (
 from tlscale.models import adapt, artifact
 from tlscale.models.load import load_base, load_processor
 from tlscale.models.quiet import quiet
-from tlscale.plan.adapters import adapter_size
-from tlscale.plan.compile import pooled_head
-from tlscale.plan.facts import read_facts
-from tlscale.plan.rules import decide
-from tlscale.plan.strategy import FREEZE_ALL, TRAIN_ALL, TRAIN_HEAD
-from tlscale.plan.types import (
+from tlscale.planning.adapters import adapter_size
+from tlscale.planning.compile import pooled_head
+from tlscale.planning.facts import read_facts
+from tlscale.planning.rules import decide
+from tlscale.planning.strategy import FREEZE_ALL, TRAIN_ALL, TRAIN_HEAD
+from tlscale.planning.types import (
     Adapter,
     Batch,
     Budget,

@@ -45,7 +45,11 @@ def test_controls_run_beside_the_candidate_and_the_best_is_what_it_must_beat(tmp
     verdict = json.loads((run / "verdict.json").read_text())
     assert done.returncode == (0 if verdict["word"] in ("POSITIVE", "EQUIVALENT") else 4), done.stderr
     assert f"verdict   {verdict['word']}" in done.stdout
-    accuracy = {a["arm"]: a["value"] for a in verdict["arms"] if a["metric"] == "accuracy" and a["suite"] == "target"}
+    accuracy = {
+        a["arm"]: a["value"]
+        for a in verdict["arms"]
+        if a["metric"] == "accuracy" and a["suite"] == "target"
+    }
     assert set(accuracy) >= {"majority", "zero_shot", "features", "scratch", "tuned"}
     assert verdict["missing_arms"] == []
     (claim,) = [c for c in verdict["claims"] if c["name"] == "target"]
@@ -53,4 +57,7 @@ def test_controls_run_beside_the_candidate_and_the_best_is_what_it_must_beat(tmp
     assert controls[claim["against"]] == max(controls.values())
     assert claim["effect"] == accuracy["tuned"] - max(controls.values())
     assert (run / "report.html").is_file()
-    assert json.loads((run / "arms" / "scratch" / "plan.json").read_text())["recipe"]["model"]["init"] == "scratch"
+    assert (
+        json.loads((run / "arms" / "scratch" / "plan.json").read_text())["recipe"]["model"]["init"]
+        == "scratch"
+    )

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration import minilm
-from tlscale.plan.compile import compile_plan, fingerprint, memory_shortfall
-from tlscale.plan.types import Plan
+from tlscale.planning.compile import compile_plan, fingerprint, memory_shortfall
+from tlscale.planning.types import Plan
 from tlscale.recipe.load import load_recipe, read
 
 ROOT = Path(__file__).parents[2]

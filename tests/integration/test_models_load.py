@@ -24,7 +24,7 @@ from tests.integration.models_kit import (
 from tlscale.errors import PlanError
 from tlscale.models import quantize
 from tlscale.models.load import load_base, load_processor
-from tlscale.plan.types import Adapter
+from tlscale.planning.types import Adapter
 
 LORA = Adapter(peft_type="LORA", fields={"r": 2, "target_modules": "all-linear"})
 

@@ -24,7 +24,7 @@ from tlscale.errors import PlanError
 from tlscale.models import artifact
 from tlscale.models.names import transformers_model
 from tlscale.models.verify import verify
-from tlscale.plan.types import Adapter, Head, ParamRule
+from tlscale.planning.types import Adapter, Head, ParamRule
 
 LM, TEXT, IMAGES, PAIRS = (
     "causal-lm",

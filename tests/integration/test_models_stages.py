@@ -27,10 +27,11 @@ from tests.integration.models_kit import (
 from tlscale.errors import PlanError
 from tlscale.models import adapt, artifact
 from tlscale.models.load import load_base, load_processor
+from tlscale.models.merge import merge
 from tlscale.models.quiet import quiet
 from tlscale.models.verify import verify
-from tlscale.plan.facts import read_facts
-from tlscale.plan.types import Adapter
+from tlscale.planning.facts import read_facts
+from tlscale.planning.types import Adapter
 from tlscale.recipe.types import Model
 
 LORA = Adapter(peft_type="LORA", fields={"r": 4, "target_modules": "all-linear"})
@@ -114,9 +115,7 @@ def test_a_merged_adapter_is_a_base(tmp_path: Path, quantization: str) -> None:
     base = make_model("llama", tmp_path / "base")
     kit = kit_for(base, "causal-lm", adapter=LORA, rules=(FREEZE_ALL,), quantization=quantization)
     module = finished(kit, tmp_path / "one")
-    merged = artifact.merge(
-        tmp_path / "one", tmp_path / "merged", model=kit.model, facts=kit.facts, world=CPU
-    )
+    merged = merge(tmp_path / "one", tmp_path / "merged", model=kit.model, facts=kit.facts, world=CPU)
     plain = kit.model.model_copy(update={"model_name_or_path": str(merged), "quantization": "none"})
     new_base = load_base(plain, kit.facts, head=None, world=CPU, seed=0)
     difference = (outputs(new_base, kit) - outputs(module, kit)).abs().max()
@@ -129,7 +128,7 @@ def test_prompts_can_not_be_merged(tmp_path: Path) -> None:
     kit = kit_for(make_model("llama", tmp_path / "base"), "causal-lm", adapter=prompt, rules=(FREEZE_ALL,))
     finished(kit, tmp_path / "one")
     with pytest.raises(PlanError, match="no adapter that can be merged"):
-        artifact.merge(tmp_path / "one", tmp_path / "m", model=kit.model, facts=kit.facts, world=CPU)
+        merge(tmp_path / "one", tmp_path / "m", model=kit.model, facts=kit.facts, world=CPU)
 
 
 def test_a_head_first_and_then_everything(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from tests.integration.models_kit import (
 from tlscale.errors import PlanError
 from tlscale.models import artifact
 from tlscale.models.verify import VerifyReport, verify
-from tlscale.plan.types import Adapter
+from tlscale.planning.types import Adapter
 from tlscale.runs.record import sha256
 
 LORA = Adapter(peft_type="LORA", fields={"r": 2, "target_modules": ["q_proj", "v_proj"]})

@@ -135,7 +135,7 @@ def test_every_task_and_strategy_learns_and_verifies(
 
 
 def runs_plan(layout: RunLayout) -> Any:
-    from tlscale.plan.compile import read_plan
+    from tlscale.planning.compile import read_plan
 
     return read_plan(layout.plan)
 
@@ -248,3 +248,16 @@ def test_a_failure_keeps_what_was_done(run: Run, tmp_path: Path) -> None:
     assert "target base nll" in scores(layout)
     assert not layout.done.exists()
     assert not layout.adapter.exists()
+
+
+def test_the_models_config_can_be_set_and_a_misspelt_field_is_refused(run: Run) -> None:
+    layout = run(
+        "causal-lm",
+        strategy={"kind": "full"},
+        model={"config": {"attention_dropout": 0.5}},
+        train={"max_steps": 3},
+    )
+    saved = json.loads((layout.adapter / "config.json").read_text())
+    assert saved["attention_dropout"] == 0.5
+    with pytest.raises(TlscaleError, match="did you mean attention_dropout"):
+        run("causal-lm", strategy={"kind": "full"}, model={"config": {"atention_dropout": 0.5}}, folder="b")

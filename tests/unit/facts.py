@@ -1,6 +1,6 @@
 """Facts of small bases, by hand."""
 
-from tlscale.plan.types import Architecture, Facts, Tensor
+from tlscale.planning.types import Architecture, Facts, Tensor
 
 LABELS = ("no", "perhaps", "yes")
 

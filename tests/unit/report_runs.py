@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tests.unit import facts
 from tlscale.evaluation.types import Measurement, Outcome
-from tlscale.plan.compile import fingerprint
-from tlscale.plan.types import (
+from tlscale.planning.compile import fingerprint
+from tlscale.planning.types import (
     Batch,
     Budget,
     DataFacts,

@@ -31,13 +31,15 @@ def test_the_surface_is_frozen() -> None:
     actions = next(a for a in parser()._actions if a.dest == "COMMAND" or a.choices)
     assert actions.choices is not None
     assert list(actions.choices) == [
-        "init", "check", "plan", "run", "eval", "verify", "plugins", "env", "schema",
+        "init", "check", "plan", "run", "eval", "verify", "report", "compare", "merge", "predict",
+        "plugins", "env", "schema", "completion",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "command", ["", "init", "check", "plan", "run", "eval", "verify", "plugins", "env", "schema"]
-)
+COMMANDS = "init check plan run eval verify report compare merge predict plugins env schema completion"
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS.split()])
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([*([command] if command else []), "--help"])
@@ -88,7 +90,7 @@ def test_check_says_all_problems_and_exits_2(tmp_path: Path) -> None:
 
 
 def test_plan_as_json_is_the_plan_and_too_little_memory_exits_3() -> None:
-    from tlscale.plan.types import Plan
+    from tlscale.planning.types import Plan
 
     done = tlscale("plan", str(QUICKSTART), "--json", cwd=ROOT)
     assert done.returncode == 0, done.stderr
@@ -123,9 +125,8 @@ def test_init_writes_once_and_never_over_a_file(tmp_path: Path) -> None:
     assert "text-lora" in tlscale("init", cwd=tmp_path).stdout
     done = tlscale("init", "text-lora", cwd=tmp_path)
     assert done.returncode == 0
-    (tmp_path / "train.csv").write_text("text,label\na,b\n")
-    (tmp_path / "test.csv").write_text("text,label\na,b\n")
-    os.chdir(tmp_path)
+    (tmp_path / "train.csv").write_text("text,label\na,b\nc,d\n")
+    (tmp_path / "test.csv").write_text("text,label\na,b\nc,d\n")
     assert tlscale("check", "text-lora.yaml", cwd=tmp_path).returncode == 0
     before = (tmp_path / "text-lora.yaml").read_text()
     assert tlscale("init", "text-lora", cwd=tmp_path).returncode == 2

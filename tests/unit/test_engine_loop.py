@@ -22,7 +22,17 @@ from tlscale.engine.runtime import Runtime
 from tlscale.engine.step import set_modes
 from tlscale.errors import TlscaleError
 from tlscale.models.likelihood import token_nll
-from tlscale.plan.types import Batch, Budget, Head, ParamRule, PlannedStage, Schedule, Stage, Term, Update
+from tlscale.planning.types import (
+    Batch,
+    Budget,
+    Head,
+    ParamRule,
+    PlannedStage,
+    Schedule,
+    Stage,
+    Term,
+    Update,
+)
 
 VOCABULARY = 32
 

@@ -11,9 +11,9 @@ from peft import get_peft_config, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from tlscale.errors import PlanError
-from tlscale.plan.adapters import adapter_size
-from tlscale.plan.facts import read_facts
-from tlscale.plan.types import Adapter, Facts
+from tlscale.planning.adapters import adapter_size
+from tlscale.planning.facts import read_facts
+from tlscale.planning.types import Adapter, Facts
 from tlscale.recipe.types import Model
 
 pytestmark = [

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tlscale.errors import PlanError
-from tlscale.plan import device
-from tlscale.plan.batch import choose
-from tlscale.plan.types import Batch
+from tlscale.planning import device
+from tlscale.planning.batch import choose
+from tlscale.planning.types import Batch
 from tlscale.recipe.types import Train
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.unit.facts import LABELS, llama
 from tlscale.errors import PlanError
-from tlscale.plan.checks import CLASHES, check
-from tlscale.plan.render import count, size, table
-from tlscale.plan.strategy import FREEZE_ALL, TRAIN_HEAD, Context, stage
-from tlscale.plan.types import (
+from tlscale.planning.checks import CLASHES, check
+from tlscale.planning.render import count, size, table
+from tlscale.planning.strategy import FREEZE_ALL, TRAIN_HEAD, Context, stage
+from tlscale.planning.types import (
     Adapter,
     Batch,
     DataFacts,
@@ -170,7 +171,7 @@ def test_all_clashes_are_told_at_once() -> None:
 
 
 def test_a_tracker_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tlscale.plan.checks.util.find_spec", lambda name: None)
+    monkeypatch.setattr("tlscale.planning.checks.util.find_spec", lambda name: None)
     recipe = recipe_of(train={"report_to": ("wandb",)})
     with pytest.raises(PlanError, match=r"train\.report_to: wandb is not installed; pip install wandb"):
         check(recipe, llama(), (stage_of(recipe, llama()),), CPU)
@@ -238,3 +239,13 @@ def test_a_plan_that_does_not_fit_says_by_how_much() -> None:
 def test_figures() -> None:
     assert [count(n) for n in (7, 8_960, 260_032, 8_070_000_000)] == ["7", "8.96 k", "260 k", "8.07 B"]
     assert [size(n) for n in (250_000_000, 80_000_000_000)] == ["0.25", "80.0"]
+
+
+def test_dropout_that_lets_almost_nothing_through_is_noted(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"classifier_dropout_prob": 0.999, "attention_dropout": 0.1}')
+    facts = llama().model_copy(update={"folder": str(tmp_path)})
+    recipe = recipe_of()
+    (note,) = [n for n in check(recipe, facts, (stage_of(recipe, facts),), CPU) if "drop" in n]
+    assert "model.config.classifier_dropout_prob=0.001" in note
+    mended = recipe_of(model={"config": {"classifier_dropout_prob": 0.001}})
+    assert not any("drop" in n for n in check(mended, facts, (stage_of(mended, facts),), CPU))

@@ -20,7 +20,7 @@ from transformers import (
 
 from tlscale.errors import PlanError
 from tlscale.models.names import canonical
-from tlscale.plan.facts import read_facts
+from tlscale.planning.facts import read_facts
 from tlscale.recipe.types import Model
 
 SMALL = {

@@ -28,7 +28,7 @@ CONFIG = {
 PROGRAM = """
 import json, sys
 from tlscale.errors import PlanError
-from tlscale.plan.facts import read_facts
+from tlscale.planning.facts import read_facts
 from tlscale.recipe.types import Model
 name, revision, offline = sys.argv[1], sys.argv[2] or None, sys.argv[3] == "offline"
 try:

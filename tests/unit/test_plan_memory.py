@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from tests.unit.facts import LABELS, llama
-from tlscale.plan import memory
-from tlscale.plan.adapters import adapter_size
-from tlscale.plan.strategy import FREEZE_ALL, TRAIN_ALL, TRAIN_HEAD, Context, stage
-from tlscale.plan.types import Adapter, Batch, Facts, Head, ParamRule, World
+from tlscale.planning import memory
+from tlscale.planning.adapters import adapter_size
+from tlscale.planning.strategy import FREEZE_ALL, TRAIN_ALL, TRAIN_HEAD, Context, stage
+from tlscale.planning.types import Adapter, Batch, Facts, Head, ParamRule, World
 from tlscale.recipe.types import Model, Recipe, Train
 
 LORA = Adapter(peft_type="LORA", fields={"r": 4, "target_modules": "all-linear"})

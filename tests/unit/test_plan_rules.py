@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tlscale.errors import PlanError
-from tlscale.plan.rules import decide
-from tlscale.plan.types import ParamRule, Tensor
+from tlscale.planning.rules import decide
+from tlscale.planning.types import ParamRule, Tensor
 
 TENSORS = tuple(
     Tensor(name=name, shape=shape, dtype="F32")

@@ -10,10 +10,10 @@ import pytest
 from tests.unit.facts import LABELS, llama
 from tlscale import plugins
 from tlscale.errors import PlanError
-from tlscale.plan.compile import pooled_head
-from tlscale.plan.rules import decide
-from tlscale.plan.strategy import Context, Strategy
-from tlscale.plan.types import Facts, Stage
+from tlscale.planning.compile import pooled_head
+from tlscale.planning.rules import decide
+from tlscale.planning.strategy import Context, Strategy
+from tlscale.planning.types import Facts, Stage
 from tlscale.recipe.load import check, strategy_options
 
 CASES = [

@@ -20,7 +20,7 @@ EXIT_CODES = """exit codes:
   1  the run failed
   2  the command line, the recipe or the data can't be meant
   3  the plan does not fit into the device's memory
-  4  the result scores worse than its base (run and eval with --gate)
+  4  the verdict is neither POSITIVE nor EQUIVALENT (run, eval and report with --gate)
   5  a saved result did not pass verification
 """
 
@@ -55,14 +55,14 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     _init(commands)
-    _recipe_command(commands, "check", "find everything wrong in a recipe; nothing is run", "inspect")
+    _check(commands)
     made = _recipe_command(commands, "plan", "what a run would do, and the memory it needs", "inspect")
     made.add_argument("--offline", action="store_true", help="read the Hub's cache only")
     made = _recipe_command(
         commands, "run", "plan, train, score and verify; resumes an unfinished run", "execute"
     )
     made.add_argument("--dry-run", action="store_true", help="print the commands that would run")
-    made.add_argument("--gate", action="store_true", help="exit 4 when the result is worse than its base")
+    made.add_argument("--gate", action="store_true", help="exit 4 unless POSITIVE or EQUIVALENT")
     made.add_argument("--offline", action="store_true", help="read the Hub's cache only")
     for name, text in (
         ("eval", "score a run's base and result again"),
@@ -72,12 +72,17 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("run_dir", metavar="RUN", help="a run directory")
         made.add_argument("--json", action="store_true", help="print one JSON object")
         if name == "eval":
-            made.add_argument("--gate", action="store_true", help="exit 4 when worse than the base")
-    made = _command(commands, "plugins", "list strategies, tasks, heads, objectives and launchers", "about")
-    made.add_argument("--json", action="store_true", help="print a JSON array")
-    made = _command(commands, "env", "versions and hardware, for bug reports", "about")
+            made.add_argument("--gate", action="store_true", help="exit 4 unless POSITIVE or EQUIVALENT")
+    made = _command(commands, "report", "judge a run: verdict.json, report.html and report.md", "judge")
+    made.add_argument("run_dir", metavar="RUN", help="a run directory, or the folder of its seeds")
+    made.add_argument("--json", action="store_true", help="print the verdict as one JSON object")
+    made.add_argument("--gate", action="store_true", help="exit 4 unless POSITIVE or EQUIVALENT")
+    made = _command(commands, "compare", "pair any two runs item by item", "judge")
+    made.add_argument("run_a", metavar="RUN_A", help="the run to compare with")
+    made.add_argument("run_b", metavar="RUN_B", help="the run in question")
     made.add_argument("--json", action="store_true", help="print one JSON object")
-    _command(commands, "schema", "print the JSON Schema of recipes, for editors", "about")
+    _use(commands)
+    _about(commands)
     return top
 
 
@@ -108,7 +113,49 @@ def _recipe_command(commands: Commands, name: str, text: str, room: str) -> argp
     return made
 
 
+def _check(commands: Commands) -> None:
+    made = _recipe_command(
+        commands, "check", "find everything wrong in a recipe and its data; nothing is run", "doctor"
+    )
+    made.add_argument("--no-data", action="store_true", help="look at the recipe alone")
+    made.add_argument(
+        "--examples", type=_positive, metavar="N", help="show N of each role as the model gets them"
+    )
+    made.add_argument("--offline", action="store_true", help="read the Hub's cache only")
+
+
 def _init(commands: Commands) -> None:
     made = _command(commands, "init", "write a commented recipe for a job", "start")
     made.add_argument("job", nargs="?", metavar="JOB", help="which job; without it, the jobs are listed")
     made.add_argument("-o", "--output", metavar="FILE", help="where to write it; by default JOB.yaml")
+
+
+def _use(commands: Commands) -> None:
+    made = _command(commands, "merge", "write the final adapter and its base as one checkpoint", "use")
+    made.add_argument("run_dir", metavar="RUN", help="a run directory")
+    made.add_argument("-o", "--output", metavar="FOLDER", help="a new folder; by default RUN/merged")
+    made.add_argument("--json", action="store_true", help="print one JSON object")
+    made = _command(commands, "predict", "ask a run's result: one text, a file, or lines of stdin", "use")
+    made.add_argument("run_dir", metavar="RUN", help="a run directory")
+    made.add_argument("text", nargs="?", metavar="TEXT", help="the input; for image models, a path")
+    made.add_argument("--file", metavar="FILE", help="ask for each row of a data file")
+    made.add_argument("--column", metavar="NAME", help="its column; by default the recipe's")
+    made.add_argument("--max-new-tokens", type=_positive, metavar="N", help="longest continuation")
+    made.add_argument("--json", action="store_true", help="print one JSON object for each input")
+
+
+def _positive(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return number
+
+
+def _about(commands: Commands) -> None:
+    made = _command(commands, "plugins", "list strategies, tasks, heads, objectives and launchers", "about")
+    made.add_argument("--json", action="store_true", help="print a JSON array")
+    made = _command(commands, "env", "versions and hardware, for bug reports", "about")
+    made.add_argument("--json", action="store_true", help="print one JSON object")
+    _command(commands, "schema", "print the JSON Schema of recipes, for editors", "about")
+    made = _command(commands, "completion", "print a completion script for your shell", "completion")
+    made.add_argument("shell", metavar="SHELL", choices=("bash", "zsh"), help="bash or zsh")

@@ -32,7 +32,7 @@ def show_plugins(arguments: argparse.Namespace) -> int:
 
 def env(arguments: argparse.Namespace) -> int:
     """Versions and hardware; no paths, no environment variables, no secrets."""
-    from tlscale.plan.device import detect
+    from tlscale.planning.device import detect
 
     kind, memory = detect("auto")
     facts = {

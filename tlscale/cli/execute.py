@@ -8,42 +8,57 @@ import shlex
 from pathlib import Path
 
 from tlscale.cli.inspect import must_fit, recipe_of
-from tlscale.errors import ExitCode, RegressionError, TlscaleError, UsageError
-from tlscale.evaluation.types import HIGHER_IS_BETTER, Measurement
+from tlscale.errors import ExitCode, TlscaleError, UsageError
+from tlscale.evaluation.types import Measurement
 from tlscale.launching.local import Command, launch, worker_command
 from tlscale.outer.repeat import RunSpec, prepare, runs_of
-from tlscale.plan.render import headline
+from tlscale.planning.compile import read_plan
+from tlscale.planning.render import headline
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import read_lines
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs a recipe once per seed; goes on where an earlier try of the same plan stopped."""
-    specs = runs_of(recipe_of(arguments), offline=arguments.offline)
+    """Runs a recipe once per seed, control arms first; goes on where an earlier try stopped."""
+    recipe = recipe_of(arguments)
+    specs = runs_of(recipe, offline=arguments.offline)
     for spec in specs:
         must_fit(spec.plan)
     if arguments.dry_run:
         for spec in specs:
-            print(shlex.join(_command(spec, "train").argv))
+            for single in (*spec.arms, spec):
+                print(shlex.join(_command(single, "train").argv))
         return int(ExitCode.OK)
+    from tlscale.cli.judge import conclude, described, gate  # numpy and scipy, not for a dry run
+
     for spec in specs:
         prepare(spec, Path(arguments.recipe))
-        if not arguments.json:
-            print(f"plan      {headline(spec.plan)}   {spec.layout.plan}", flush=True)
-        code = launch(_command(spec, "train"), quiet=arguments.json)
-        if code:
-            raise WorkerError(f"the run in {spec.layout.root} failed; see {spec.layout.failed}", code)
-    layouts = [spec.layout for spec in specs]
+        for single in (*spec.arms, spec):
+            _train(single, quiet=arguments.json)
+    root = Path(recipe.output_dir or f"runs/{recipe.name}")
+    verdict = conclude(root)
     if arguments.json:
-        print(json.dumps([summary(layout) for layout in layouts]))
+        print(
+            json.dumps({"runs": [summary(spec.layout) for spec in specs], "verdict": verdict.model_dump()})
+        )
     else:
-        for layout in layouts:
-            print(f"\n{comparison(layout)}")
-        print(f"\nNext: tlscale verify {specs[0].layout.root}    Load: {_how_to_load(specs[0])}")
+        for spec in specs:
+            print(f"\n{comparison(spec.layout)}")
+        print(f"\n{described(verdict, root)}")
+        print(f"Next: tlscale verify {shlex.quote(str(specs[0].layout.root))}    {_how_to_load(specs[0])}")
     if arguments.gate:
-        for layout in layouts:
-            gate(layout)
+        gate(verdict)
     return int(ExitCode.OK)
+
+
+def _train(spec: RunSpec, *, quiet: bool) -> None:
+    if not quiet:
+        print(f"plan      {headline(spec.plan)}   {spec.layout.plan}", flush=True)
+        for note in spec.plan.notes:
+            print(f"note      {note}", flush=True)
+    code = launch(_command(spec, "train"), quiet=quiet)
+    if code:
+        raise WorkerError(f"the run in {spec.layout.root} failed; see {spec.layout.failed}", code)
 
 
 class WorkerError(TlscaleError):
@@ -57,12 +72,15 @@ class WorkerError(TlscaleError):
 def evaluate(arguments: argparse.Namespace) -> int:
     """Scores base and result of a run again."""
     layout = _existing(arguments.run_dir)
-    code = launch(worker_command(layout.root, "evaluate"), quiet=arguments.json)
+    processes = read_plan(layout.plan).world.processes
+    code = launch(worker_command(layout.root, "evaluate", processes=processes), quiet=arguments.json)
     if code:
         return code
     print(json.dumps(summary(layout)) if arguments.json else f"\n{comparison(layout)}")
     if arguments.gate:
-        gate(layout)
+        from tlscale.cli.judge import conclude, gate
+
+        gate(conclude(layout.root))
     return int(ExitCode.OK)
 
 
@@ -70,7 +88,8 @@ def verify(arguments: argparse.Namespace) -> int:
     """Verifies a run's artifacts on fresh bases."""
     layout = _existing(arguments.run_dir)
     extra = ("--json",) if arguments.json else ()
-    return launch(worker_command(layout.root, "verify", *extra), quiet=False)
+    processes = read_plan(layout.plan).world.processes
+    return launch(worker_command(layout.root, "verify", *extra, processes=processes), quiet=False)
 
 
 def measurements(layout: RunLayout) -> dict[tuple[str, str, str], Measurement]:
@@ -104,26 +123,6 @@ def comparison(layout: RunLayout) -> str:
     return "\n".join(lines)
 
 
-def gate(layout: RunLayout) -> None:
-    """Refuses a result that scores worse than its base on the target's first metric.
-
-    Raises:
-        RegressionError: it does. A point estimate, without an interval.
-    """
-    found = measurements(layout)
-    for (suite, metric, arm), base in found.items():
-        tuned = found.get((suite, metric, "tuned"))
-        if suite != "target" or arm != "base" or tuned is None:
-            continue
-        gain = tuned.value - base.value if HIGHER_IS_BETTER[metric] else base.value - tuned.value
-        if gain < 0:
-            raise RegressionError(
-                f"{layout.root}: target {metric} went from {base.value:.4f} to "
-                f"{tuned.value:.4f}; worse than the base"
-            )
-        return
-
-
 def _command(spec: RunSpec, action: str) -> Command:
     return worker_command(spec.layout.root, action, processes=spec.plan.world.processes)
 
@@ -138,5 +137,5 @@ def _existing(run_dir: str) -> RunLayout:
 def _how_to_load(spec: RunSpec) -> str:
     last = spec.plan.stages[-1].stage if spec.plan.stages else None
     if last is not None and last.adapter is not None:
-        return f"PeftModel.from_pretrained(base, {str(spec.layout.adapter)!r})"
-    return f"{spec.layout.adapter}"
+        return f"Load: PeftModel.from_pretrained(base, {str(spec.layout.adapter)!r})"
+    return f"Result: {spec.layout.adapter}" if last else ""

@@ -1,17 +1,16 @@
-"""`tlscale check` and `tlscale plan`: answers before anything is run, without torch."""
+"""`tlscale plan`: what a run would do, without torch."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 
-from tlscale.errors import DoesNotFitError, ExitCode, RecipeError
-from tlscale.plan.compile import compile_plan, memory_shortfall
-from tlscale.plan.render import table
-from tlscale.plan.types import Plan
+from tlscale.errors import DoesNotFitError, ExitCode
+from tlscale.planning.compile import compile_plan, memory_shortfall
+from tlscale.planning.render import table
+from tlscale.planning.types import Plan
 from tlscale.recipe.load import load_recipe
 from tlscale.recipe.types import Recipe
 
@@ -19,25 +18,6 @@ from tlscale.recipe.types import Recipe
 def recipe_of(arguments: argparse.Namespace) -> Recipe:
     """The recipe named on the command line with its overrides."""
     return load_recipe(Path(arguments.recipe), arguments.overrides, environment=os.environ)
-
-
-def check(arguments: argparse.Namespace) -> int:
-    """Says every problem of a recipe at once, or that there is none."""
-    try:
-        recipe = recipe_of(arguments)
-    except RecipeError as error:
-        if not arguments.json:
-            raise
-        rows = [{"path": p.path, "given": p.given, "message": p.message} for p in error.problems]
-        print(json.dumps({"ok": False, "problems": rows}))
-        return int(ExitCode.USAGE)
-    if arguments.json:
-        print(json.dumps({"ok": True, "problems": []}))
-    else:
-        print(
-            f"{arguments.recipe}: no problems found in {recipe.name}. Next: tlscale plan {arguments.recipe}"
-        )
-    return int(ExitCode.OK)
 
 
 def plan(arguments: argparse.Namespace) -> int:

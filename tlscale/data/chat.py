@@ -35,7 +35,7 @@ def conversations(
             f"{tokenizer.name_or_path} has no chat template; name a Jinja file in model.chat_template"
         )
     ends = _turn_ends(tokenizer)
-    turns = [_render(row, _messages(row, columns), tokenizer, ends) for row in rows]
+    turns = [_render(row, messages_of(row, columns), tokenizer, ends) for row in rows]
     made = []
     for row, turn, encoded in zip(rows, turns, encode(tokenizer, [t.text for t in turns]), strict=True):
         ids, loss = masked(turn, encoded, tokenizer)
@@ -61,7 +61,12 @@ def _turn_ends(tokenizer: Any) -> tuple[str, ...]:
     return tuple(sorted(added | set(tokenizer.all_special_tokens)))
 
 
-def _messages(row: Row, columns: Columns) -> list[dict[str, Any]]:
+def messages_of(row: Row, columns: Columns) -> list[dict[str, Any]]:
+    """The row's messages, each with a role and a content.
+
+    Raises:
+        DataError: there is no list of such messages.
+    """
     found = value(row, columns.by_role["messages"])
     if not isinstance(found, list) or not found:
         raise DataError(f"{row.where}: messages is {describe(found)}; a list of role and content is needed")
@@ -87,9 +92,9 @@ def _render(row: Row, messages: list[dict[str, Any]], tokenizer: Any, ends: tupl
     for i, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        before = _apply(row, tokenizer, messages[:i], False) if i else ""
-        asked = _apply(row, tokenizer, messages[:i], True) if i else ""
-        answered = _apply(row, tokenizer, messages[: i + 1], False)
+        before = apply_template(row, tokenizer, messages[:i], False) if i else ""
+        asked = apply_template(row, tokenizer, messages[:i], True) if i else ""
+        answered = apply_template(row, tokenizer, messages[: i + 1], False)
         for earlier, later, last in (
             (rendered, before, i - 1),
             (before, asked, i - 1),
@@ -103,7 +108,7 @@ def _render(row: Row, messages: list[dict[str, Any]], tokenizer: Any, ends: tupl
         if prompt is None:
             prompt, reference = answered[:start], message["content"]
         rendered = answered
-    full = _apply(row, tokenizer, messages, False)
+    full = apply_template(row, tokenizer, messages, False)
     _assert_extends(row, rendered, full, len(messages) - 1)
     answered_last = bool(spans) and messages[-1]["role"] == "assistant"
     return Turns(full, tuple(spans), full if prompt is None else prompt, reference, closed, answered_last)
@@ -120,7 +125,12 @@ def _turn_end(text: str, start: int, ends: tuple[str, ...]) -> tuple[int, bool]:
     return len(text), False
 
 
-def _apply(row: Row, tokenizer: Any, messages: list[dict[str, Any]], asking: bool) -> str:
+def apply_template(row: Row, tokenizer: Any, messages: list[dict[str, Any]], asking: bool) -> str:
+    """The text of `messages`; `asking` opens a turn of the assistant behind them.
+
+    Raises:
+        DataError: the template refuses them.
+    """
     from jinja2.exceptions import TemplateError
 
     try:

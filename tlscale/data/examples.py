@@ -10,16 +10,10 @@ from tlscale.data.tokens import LossOn, Overflow
 from tlscale.data.types import Example, Prepared, PrepareReport, account
 from tlscale.errors import DataError
 from tlscale.recipe.types import Source, Task
-from tlscale.sources import Columns, Format, Row, map_columns, place
+from tlscale.sources import Columns, Row, map_columns, place
+from tlscale.sources.formats import TASK_FORMATS as FORMATS
 
 __all__ = ["FORMATS", "Example", "PrepareReport", "Prepared", "prepare"]
-
-FORMATS: dict[Task, tuple[Format, ...]] = {
-    "causal-lm": ("text", "prompt-completion", "messages"),
-    "sequence-classification": ("classification",),
-    "image-classification": ("image-classification",),
-    "sentence-embedding": ("pairs",),
-}
 
 
 def prepare(

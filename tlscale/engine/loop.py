@@ -19,7 +19,7 @@ from tlscale.engine.runtime import Runtime
 from tlscale.engine.step import Collate, Terms, mean_objective, objectives, optimize, set_modes, tokens_in
 from tlscale.errors import TlscaleError
 from tlscale.models import adapt
-from tlscale.plan.types import Batch, PlannedStage, Stage
+from tlscale.planning.types import Batch, PlannedStage, Stage
 
 
 class Watcher(Protocol):

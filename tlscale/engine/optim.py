@@ -12,7 +12,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
-from tlscale.plan.types import Schedule, Update
+from tlscale.planning.types import Schedule, Update
 
 
 def make_optimizer(module: nn.Module, scales: Mapping[str, float], update: Update) -> AdamW:

@@ -13,7 +13,7 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import gather_object, set_seed
 
 from tlscale.errors import TlscaleError
-from tlscale.plan.types import Plan
+from tlscale.planning.types import Plan
 
 KILOBYTE = 1024  # the unit of ru_maxrss on Linux
 

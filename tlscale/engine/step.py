@@ -15,7 +15,7 @@ from tlscale.data.examples import Example
 from tlscale.engine.objectives import Objective
 from tlscale.engine.runtime import Runtime
 from tlscale.errors import TlscaleError
-from tlscale.plan.types import Stage
+from tlscale.planning.types import Stage
 
 Collate = Callable[[Sequence[Example]], Mapping[str, Any]]
 Terms = Sequence[tuple[float, Objective]]

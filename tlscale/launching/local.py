@@ -6,14 +6,22 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from tlscale.errors import ExitCode, TlscaleError
+
+LAST_WORDS = 20
+# Threads that wait give their core away: on a machine that is shared, waiting by spinning can make a step
+# ten times slower. Tokenizers must not fork threads beside data loading. What the user has set wins.
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 
 
 @dataclass(frozen=True)
 class Command:
-    """An argument list and what is added to the environment. Never a shell string."""
+    """An argument list and defaults for the environment. Never a shell string."""
 
     argv: tuple[str, ...]
     environment: Mapping[str, str]
@@ -23,7 +31,7 @@ def worker_command(run_dir: Path, action: str, *extra: str, processes: int = 1) 
     """The command of a worker on `run_dir`; the recipe decides on the device, not the launcher."""
     worker = ("-m", "tlscale.worker", str(run_dir), "--action", action, *extra)
     if processes == 1:
-        return Command((sys.executable, *worker), {"TOKENIZERS_PARALLELISM": "false"})
+        return Command((sys.executable, *worker), ENVIRONMENT)
     launcher = (
         sys.executable,
         "-m",
@@ -40,12 +48,12 @@ def worker_command(run_dir: Path, action: str, *extra: str, processes: int = 1) 
         "0",
         "--multi_gpu",
     )
-    return Command((*launcher, *worker), {"TOKENIZERS_PARALLELISM": "false"})
+    return Command((*launcher, *worker), ENVIRONMENT)
 
 
 def launch(command: Command, *, quiet: bool) -> int:
     """Runs a worker to its end and returns its exit code; an interrupt is passed on and waited for."""
-    environment = {**os.environ, **command.environment}
+    environment = {**command.environment, **os.environ}
     output = subprocess.DEVNULL if quiet else None
     with subprocess.Popen(command.argv, env=environment, stdout=output) as process:
         try:
@@ -54,3 +62,39 @@ def launch(command: Command, *, quiet: bool) -> int:
             process.send_signal(signal.SIGINT)
             process.wait()
             raise
+
+
+class WorkerFailed(TlscaleError):
+    """A worker that was listened to failed; its message and exit code are passed on."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.exit_code = ExitCode(code) if code in list(ExitCode) else ExitCode.RUN_FAILED
+
+
+def lines(command: Command, *, given: str = "") -> Iterator[str]:
+    """Runs a worker and gives its output line by line, as it comes; `given` is its whole input.
+
+    Raises:
+        WorkerFailed: it ended with another exit code than 0.
+    """
+    environment = {**os.environ, **command.environment, "PYTHONUNBUFFERED": "1"}
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as source, tempfile.TemporaryFile("w+") as said:
+        source.write(given)
+        source.seek(0)
+        with subprocess.Popen(
+            command.argv, env=environment, stdin=source, stdout=subprocess.PIPE, stderr=said, text=True
+        ) as process:
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    yield line.rstrip("\n")
+            except (KeyboardInterrupt, GeneratorExit):
+                process.send_signal(signal.SIGINT)
+                raise
+        if process.returncode:
+            said.seek(0)
+            reason = "\n".join(said.read().strip().splitlines()[-LAST_WORDS:])
+            raise WorkerFailed(
+                reason or f"the worker ended with code {process.returncode}", process.returncode
+            )

@@ -18,7 +18,7 @@ from tlscale.models import headfiles, quantize
 from tlscale.models.heads import Encoder, PooledClassifier, core, with_core
 from tlscale.models.names import ADAPTER, HEAD, ORIGINAL, as_peft, canonical, transformers_model
 from tlscale.models.quiet import peft_errors
-from tlscale.plan.types import ParamRule, PlannedStage
+from tlscale.planning.types import ParamRule, PlannedStage
 from tlscale.recipe.types import Task
 
 TASK_TYPES: dict[str, str] = {"causal-lm": "CAUSAL_LM", "sequence-classification": "SEQ_CLS"}

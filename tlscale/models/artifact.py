@@ -25,7 +25,7 @@ from tlscale.models.heads import PooledClassifier, core, with_core
 from tlscale.models.load import load_base
 from tlscale.models.names import as_peft, transformers_model
 from tlscale.models.quiet import peft_errors, quiet
-from tlscale.plan.types import Facts, PlannedStage, World
+from tlscale.planning.types import Facts, PlannedStage, World
 from tlscale.recipe.types import Model
 from tlscale.runs.layout import MANIFEST
 from tlscale.runs.record import sha256, sync_folder, write_json
@@ -118,14 +118,14 @@ def save(
             f"stage {planned.stage.name}: the base starts from random weights, which an artifact of kind "
             f"{kind} doesn't hold; train all of it (strategy kind: full), or set model.init to pretrained"
         )
-    partial = _fresh_folder(folder)
+    partial = fresh_folder(folder)
     with quiet():
         _write(module, kind, partial, model=model, facts=facts)
         if processor is not None:
             processor.save_pretrained(str(partial))
     _save_probe(module, probe, partial)
     write_json(partial / MANIFEST, _manifest(module, kind, partial, planned, facts, model, initial))
-    _into_place(partial, folder)
+    into_place(partial, folder)
     return folder
 
 
@@ -171,27 +171,6 @@ def load(folder: Path, *, model: Model, facts: Facts, world: World) -> nn.Module
     if isinstance(module, PooledClassifier):
         headfiles.load_into(module, folder)
     return module.eval()
-
-
-def merge(folder: Path, target: Path, *, model: Model, facts: Facts, world: World) -> Path:
-    """Writes the adapter in `folder`, added into its base in full precision, as a checkpoint to `target`.
-
-    Raises:
-        PlanError: the adapter's method has no weights that could be added.
-    """
-    full = model.model_copy(update={"quantization": "none"})
-    module = load(folder, model=full, facts=facts, world=world)
-    peft = as_peft(core(module))
-    if peft is None or not hasattr(peft.base_model, "merge_and_unload"):
-        raise PlanError(f"{folder}: holds no adapter that can be merged; start the stage from base")
-    partial = _fresh_folder(target)
-    with quiet():
-        merged = peft.merge_and_unload()
-        merged.save_pretrained(str(partial))
-    if isinstance(module, PooledClassifier):
-        headfiles.save(module, partial, facts.labels)
-    _into_place(partial, target)
-    return target
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -256,7 +235,6 @@ def _manifest(
     model: Model,
     initial: Mapping[str, str],
 ) -> dict[str, Any]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
     stored = {p.dtype for p in core(module).parameters() if p.requires_grad} or {compute_dtype(module)}
     return {
         "kind": kind,
@@ -272,13 +250,17 @@ def _manifest(
         "stored_dtype": "float32" if torch.float32 in stored else str(stored.pop()).removeprefix("torch."),
         "tensors": len(initial),
         "initial": dict(initial),
-        "files": {
-            str(p.relative_to(folder)): {"sha256": sha256(p), "bytes": p.stat().st_size} for p in files
-        },
+        "files": hashes(folder),
     }
 
 
-def _fresh_folder(target: Path) -> Path:
+def hashes(folder: Path) -> dict[str, dict[str, Any]]:
+    """What a manifest vouches for: every file below `folder` with its digest and size."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)): {"sha256": sha256(p), "bytes": p.stat().st_size} for p in files}
+
+
+def fresh_folder(target: Path) -> Path:
     """An empty folder beside `target`, to be renamed over it."""
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -286,9 +268,16 @@ def _fresh_folder(target: Path) -> Path:
     return partial
 
 
-def _into_place(partial: Path, target: Path) -> None:
+def into_place(partial: Path, target: Path) -> None:
+    """Renames a whole folder over `target`, so that it survives a power cut.
+
+    Files get the mode of their manifest or config: safetensors are written for their owner alone, and others on a
+    cluster couldn't load the result.
+    """
+    plain = next(p for p in (partial / MANIFEST, partial / "config.json") if p.is_file())
     for path in partial.rglob("*"):
         if path.is_file():
+            shutil.copymode(plain, path)
             with path.open("rb") as file:
                 os.fsync(file.fileno())
     sync_folder(partial)

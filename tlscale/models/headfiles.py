@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from tlscale.errors import PlanError
 from tlscale.models.heads import PooledClassifier
-from tlscale.plan.types import Head
+from tlscale.planning.types import Head
 
 WEIGHTS = "head.safetensors"
 SHAPE = "head.json"

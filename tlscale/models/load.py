@@ -27,12 +27,12 @@ from transformers import (
     AutoTokenizer,
 )
 
-from tlscale.errors import PlanError
+from tlscale.errors import PlanError, unknown
 from tlscale.models import headfiles, quantize
 from tlscale.models.heads import Encoder, PooledClassifier, PooledHead, choose_pooling, without_pooler
 from tlscale.models.names import plain
 from tlscale.models.quiet import quiet
-from tlscale.plan.types import Facts, Head, World
+from tlscale.planning.types import Facts, Head, World
 from tlscale.recipe.types import Model
 from tlscale.runs.layout import MANIFEST
 
@@ -147,6 +147,7 @@ def _transformers_model(
     remote = model.trust_remote_code
     with _refused(f"{where.name}: the model can't be loaded"):
         config = AutoConfig.from_pretrained(**where.keywords, trust_remote_code=remote)
+        _override(config, model, where)
         _fit_config(config, model, facts)
         if model.init == "scratch":
             return auto.from_config(config, dtype=dtype, trust_remote_code=remote), {}
@@ -166,6 +167,20 @@ def _transformers_model(
         )
     quantize.prepare(made, model.quantization, where.name)
     return made, info
+
+
+def _override(config: Any, model: Model, where: Location) -> None:
+    """Sets the fields of the model's config that the recipe sets.
+
+    Raises:
+        PlanError: the config has no such field; the nearest is named.
+    """
+    for name, value in model.config.items():
+        if not hasattr(config, name):
+            raise PlanError(
+                f"model.config.{name}: {where.name}: {unknown(name, config.to_dict(), 'field')}"
+            )
+        setattr(config, name, value)
 
 
 def _fit_config(config: Any, model: Model, facts: Facts) -> None:

@@ -16,7 +16,7 @@ from tlscale.errors import PlanError
 from tlscale.models import artifact, headfiles
 from tlscale.models.heads import core
 from tlscale.models.names import as_peft
-from tlscale.plan.types import Facts, World
+from tlscale.planning.types import Facts, World
 from tlscale.recipe.types import Model
 from tlscale.runs.record import sha256
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tlscale.errors import UsageError
-from tlscale.plan.compile import compile_plan, read_plan
-from tlscale.plan.types import Plan
+from tlscale.planning.compile import compile_plan, read_plan
+from tlscale.planning.types import Plan
 from tlscale.recipe.types import Recipe
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import write_text

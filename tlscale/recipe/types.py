@@ -1,6 +1,6 @@
 """What a user may write in a recipe. Names follow transformers, PEFT and datasets.
 
-A recipe says what is meant; `tlscale.plan` settles everything else. Options of a strategy are typed by
+A recipe says what is meant; `tlscale.planning` settles everything else. Options of a strategy are typed by
 the strategy's own file, not here.
 """
 
@@ -47,6 +47,9 @@ class Model(Frozen):
     )
     chat_template: str | None = Field(
         None, description="A Jinja file to use in place of the tokenizer's own chat template."
+    )
+    config: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Fields of the model's config.json to set otherwise, by name."
     )
     trust_remote_code: bool = Field(
         False, description="Run Python code from the model's repository; needs a commit in revision."

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from tlscale.plan.types import Plan
+from tlscale.planning.types import Plan
 from tlscale.recipe.types import Source
 from tlscale.report import figures
 from tlscale.report.blocks import Block, Code, Column, Figure, Pair, Pairs, Section, Table, Text
@@ -261,7 +261,7 @@ def _loading(kind: str, folder: str, run: RunFacts) -> str:
         return (
             "from pathlib import Path\n\n"
             "from tlscale.models import artifact\n"
-            "from tlscale.plan.compile import read_plan\n\n"
+            "from tlscale.planning.compile import read_plan\n\n"
             f"run = Path({root!r})\n"
             'plan = read_plan(run / "plan.json")\n'
             "model = artifact.load(\n"

@@ -10,8 +10,8 @@ from typing import Any
 
 from tlscale.errors import DataError, PlanError
 from tlscale.evaluation.types import Outcome
-from tlscale.plan.compile import fingerprint
-from tlscale.plan.types import Plan, PlannedStage
+from tlscale.planning.compile import fingerprint
+from tlscale.planning.types import Plan, PlannedStage
 from tlscale.recipe.types import Source
 from tlscale.runs.layout import MANIFEST, RunLayout
 from tlscale.runs.record import read_lines, sha256

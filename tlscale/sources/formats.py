@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tlscale.errors import DataError
-from tlscale.recipe.types import Source
+from tlscale.recipe.types import Source, Task
 from tlscale.sources.rows import missing, slots
 
 Format = Literal["text", "prompt-completion", "messages", "classification", "pairs", "image-classification"]
@@ -20,6 +20,12 @@ ROLES: dict[Format, tuple[str, ...]] = {
     "pairs": ("anchor", "positive"),
     "classification": ("text", "label"),
     "text": ("text",),
+}
+TASK_FORMATS: dict[Task, tuple[Format, ...]] = {
+    "causal-lm": ("text", "prompt-completion", "messages"),
+    "sequence-classification": ("classification",),
+    "image-classification": ("image-classification",),
+    "sentence-embedding": ("pairs",),
 }
 _ALL_ROLES = ("messages", "prompt", "completion", "image", "anchor", "positive", "text", "label")
 

@@ -92,8 +92,9 @@ def _open(source: Source) -> Table:
         raise DataError(f"{place(source)}: name and revision belong to a Hub data set, not to a file")
     path = resolve(source.path)
     kind = "" if path.is_dir() else _kind(path.name)
-    if source.document == "file" and kind not in ("txt", "zip"):
-        raise DataError(f"{place(source)}: document: file is for txt files; this is {kind or 'a folder'}")
+    if (source.document == "file" or source.separator) and kind not in ("txt", "zip"):
+        key = "separator" if source.separator else "document: file"
+        raise DataError(f"{place(source)}: {key} is for txt files; this is {kind or 'a folder'}")
     if path.is_dir():
         return _open_folder(path)
     if kind == "zip":
@@ -104,7 +105,7 @@ def _open(source: Source) -> Table:
         return arrays.from_parquet(path, path.name)
     for text_kind in get_args(text_table.TextKind):
         if kind == text_kind:
-            return text_table.from_file(path, text_kind, source.document)
+            return text_table.from_file(path, text_kind, source)
     raise DataError(f"{path}: file type {kind or path.name!r}: {unknown(kind, _ALLOWED, 'type')}")
 
 
@@ -129,7 +130,7 @@ def _member(path: Path, name: str, content: Callable[[], bytes], source: Source)
         return arrays.from_parquet(content(), where)
     for text_kind in get_args(text_table.TextKind):
         if kind == text_kind:
-            return text_table.from_bytes(content, where, text_kind, source.document)
+            return text_table.from_bytes(content, where, text_kind, source)
     return None
 
 

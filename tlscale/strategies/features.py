@@ -10,8 +10,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tlscale.plan.strategy import FREEZE_ALL, TRAIN_HEAD, Context, Strategy, stage
-from tlscale.plan.types import Head, Stage
+from tlscale.planning.strategy import FREEZE_ALL, TRAIN_HEAD, Context, Strategy, stage
+from tlscale.planning.types import Head, Stage
 from tlscale.recipe.base import Frozen
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tlscale.plan.strategy import TRAIN_ALL, Context, Strategy, stage
-from tlscale.plan.types import Stage
+from tlscale.planning.strategy import TRAIN_ALL, Context, Strategy, stage
+from tlscale.planning.types import Stage
 from tlscale.recipe.base import Frozen
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tlscale.plan.strategy import Context, Strategy
-from tlscale.plan.types import Stage
+from tlscale.planning.strategy import Context, Strategy
+from tlscale.planning.types import Stage
 from tlscale.recipe.base import Frozen
 
 

@@ -12,8 +12,8 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from tlscale.errors import PlanError
-from tlscale.plan.strategy import FREEZE_ALL, TRAIN_HEAD, Context, Strategy, stage
-from tlscale.plan.types import Facts, ParamRule, Stage
+from tlscale.planning.strategy import FREEZE_ALL, TRAIN_HEAD, Context, Strategy, stage
+from tlscale.planning.types import Facts, ParamRule, Stage
 from tlscale.recipe.base import Frozen
 
 BLOCK = re.compile(r"(?:^|.*\.)(?:layers?|h|blocks?|stages)\.(\d+)\.")

@@ -17,8 +17,8 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, create_model
 
 from tlscale.errors import UsageError, unknown
-from tlscale.plan.strategy import FREEZE_ALL, TRAIN_HEAD, Context, Strategy, stage
-from tlscale.plan.types import Adapter, Stage
+from tlscale.planning.strategy import FREEZE_ALL, TRAIN_HEAD, Context, Strategy, stage
+from tlscale.planning.types import Adapter, Stage
 from tlscale.recipe.base import Frozen
 
 TYPES: dict[str, Any] = {

@@ -13,16 +13,19 @@ import warnings
 from pathlib import Path
 
 from tlscale.errors import ExitCode, TlscaleError
-from tlscale.plan.compile import read_plan
+from tlscale.planning.compile import read_plan
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import write_text
+
+CHOICES = ("train", "evaluate", "verify", "inspect", "merge", "predict")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one action on a run directory; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tlscale.worker", description=__doc__)
     parser.add_argument("run_dir", type=Path, help="a run directory with a plan.json in it")
-    parser.add_argument("--action", choices=("train", "evaluate", "verify"), default="train")
+    parser.add_argument("--action", choices=CHOICES, default="train")
+    parser.add_argument("--request", help="what the action needs to know, as one JSON object")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     arguments = parser.parse_args(argv)
     _quiet()
@@ -31,7 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     layout = RunLayout(arguments.run_dir)
     try:
         plan = read_plan(layout.plan)
-        ACTIONS[arguments.action](plan, layout, arguments.json)
+        more = () if arguments.request is None else (arguments.request,)
+        ACTIONS[arguments.action](plan, layout, arguments.json, *more)
     except TlscaleError as error:
         print(f"\n{error}", file=sys.stderr)
         if arguments.action == "train" and layout.plan.is_file():

@@ -28,11 +28,12 @@ Log = Callable[[Mapping[str, float], int], None]
 class Reporter:
     """Writes events to the run directory and speaks for rank 0; the others only log.
 
-    `log` passes values on to experiment trackers.
+    `unit` is what training counts, tokens or rows; `log` passes values on to experiment trackers.
     """
 
-    def __init__(self, layout: RunLayout, *, rank: int, logging_steps: int, log: Log) -> None:
+    def __init__(self, layout: RunLayout, *, rank: int, logging_steps: int, unit: str, log: Log) -> None:
         self._layout, self._rank, self._every, self._log = layout, rank, logging_steps, log
+        self._unit = unit
         self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -60,7 +61,7 @@ class Reporter:
         if step % self._every == 0 or step in (1, steps):
             self.said("step", step=step, steps=steps, **{k: float(f"{v:.7g}") for k, v in values.items()})
             self._log(values, step)
-        about = f"loss {values['loss']:.3f}  {values['tokens_per_second']:,.0f} tok/s"
+        about = f"loss {values['loss']:.3f}  {values['tokens_per_second']:,.0f} {self._unit}/s"
         if self._console.is_terminal:
             self._draw(step, steps, about)
         elif step in (1, steps) or time.monotonic() - self._spoken > PLAIN_SECONDS:

@@ -8,12 +8,12 @@ from typing import Any
 
 from tlscale.data.examples import Example, prepare
 from tlscale.errors import PlanError
-from tlscale.plan.types import Plan
+from tlscale.planning.types import Plan
 from tlscale.recipe.types import Source
-from tlscale.sources import Row, read, split
+from tlscale.sources import Row, read
+from tlscale.sources.roles import GIVEN, Rows, role_rows
 from tlscale.worker.console import Reporter
 
-Rows = tuple[Row, ...]
 Roles = dict[str, tuple[Example, ...]]
 
 
@@ -25,22 +25,8 @@ def load_rows(plan: Plan) -> dict[str, tuple[Source, Rows]]:
     """
     data, seed = plan.recipe.data, plan.recipe.seed
     found: dict[str, tuple[Source, Rows]] = {}
-    for role in ("validation", "test", "retention"):
-        source: Source | None = getattr(data, role)
-        if source is not None:
-            found[role] = (source, read(source, seed=seed))
-    if data.train is None:
-        return found
-    cut_test = data.test is None and data.test_split > 0
-    cut_validation = data.validation is None and data.validation_split > 0
-    rows = read(data.train, seed=seed if cut_test or cut_validation else plan.seed)
-    if cut_test:
-        rows, held_out = split(rows, data.test_split, seed)
-        found["test"] = (data.train, held_out)
-    if cut_validation:
-        rows, held_out = split(rows, data.validation_split, seed + 1)
-        found["validation"] = (data.train, held_out)
-    found["train"] = (data.train, rows)
+    for role in GIVEN:
+        found |= role_rows(data, role, seed=seed, run_seed=plan.seed)
     return found
 
 

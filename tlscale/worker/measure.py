@@ -19,7 +19,7 @@ from tlscale.evaluation.metrics import DEFAULTS
 from tlscale.evaluation.runner import Arm, Suite, evaluate
 from tlscale.evaluation.types import Measurement, Outcome
 from tlscale.models.load import load_base
-from tlscale.plan.types import Head, Plan
+from tlscale.planning.types import Head, Plan
 from tlscale.recipe.types import Source
 from tlscale.runs.layout import RunLayout
 from tlscale.sources import Row

@@ -10,21 +10,24 @@ from torch import nn
 from tlscale.engine import runtime as runtimes
 from tlscale.errors import PlanError, VerificationError
 from tlscale.evaluation.types import Measurement
-from tlscale.models import artifact
 from tlscale.models.load import load_base, load_processor
 from tlscale.models.verify import verify
-from tlscale.plan.types import Plan
+from tlscale.planning.types import Plan
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import read_lines, write_json, write_text
 from tlscale.worker.console import Reporter
 from tlscale.worker.examples import load_examples
-from tlscale.worker.measure import Judge, base_arm, model_arm
+from tlscale.worker.inspection import inspect
+from tlscale.worker.measure import Judge, base_arm, control_arms, model_arm
+from tlscale.worker.merging import merge
+from tlscale.worker.predicting import predict
 from tlscale.worker.stages import (
     Job,
     describe,
     final_stage,
     finished,
     read_manifest,
+    restored,
     run_stage,
     starting_point,
 )
@@ -41,6 +44,8 @@ def train(plan: Plan, layout: RunLayout, as_json: bool) -> None:
     fresh = _fresh_base(plan) if _needs_base(plan, layout) else None
     base = _measured(layout, "base") or _measure_base(judge, fresh)
     _say_scores(job.reporter, "base", base)
+    for arm in control_arms(judge):
+        _say_scores(job.reporter, arm.name, _measured(layout, arm.name) or judge.score(arm))
     module: nn.Module | None = None
     for planned in plan.stages:
         if finished(layout, planned.stage.name):
@@ -51,7 +56,7 @@ def train(plan: Plan, layout: RunLayout, as_json: bool) -> None:
     if plan.stages:
         last = plan.stages[-1].stage.name
         if module is None:
-            module = _restored(job)
+            module = restored(job)
         tuned = judge.score(model_arm(judge, module, "tuned", last))
         if job.runtime.leads:
             _publish_result(layout, last)
@@ -70,7 +75,7 @@ def evaluate(plan: Plan, layout: RunLayout, as_json: bool) -> None:
     planned = final_stage(plan, layout)
     if planned is None:
         return
-    tuned = judge.score(model_arm(judge, _restored(job), "tuned", planned.stage.name))
+    tuned = judge.score(model_arm(judge, restored(job), "tuned", planned.stage.name))
     _say_scores(job.reporter, "tuned", tuned, base)
 
 
@@ -93,16 +98,19 @@ def check(plan: Plan, layout: RunLayout, as_json: bool) -> None:
         reports[planned.stage.name] = {**report.summary(), "problems": list(report.problems)}
         if not as_json and not report.problems:
             job.reporter.phase("verify", f"{planned.stage.name}: {describe(report)}")
-    if as_json:
+    if as_json and job.runtime.leads:
         print(json.dumps(reports))
     if problems:
         raise VerificationError("\n".join(problems))
 
 
-ACTIONS: dict[str, Callable[[Plan, RunLayout, bool], None]] = {
+ACTIONS: dict[str, Callable[..., None]] = {
     "train": train,
     "evaluate": evaluate,
     "verify": check,
+    "inspect": inspect,
+    "merge": merge,
+    "predict": predict,
 }
 
 
@@ -115,7 +123,8 @@ def _start(plan: Plan, layout: RunLayout, *, with_data: bool = True) -> tuple[Jo
     def log(values: Mapping[str, float], step: int) -> None:
         runtime.accelerator.log(dict(values), step=step)
 
-    reporter = Reporter(layout, rank=runtime.rank, logging_steps=logging_steps, log=log)
+    counted = "rows" if plan.recipe.model.task == "image-classification" else "tok"
+    reporter = Reporter(layout, rank=runtime.rank, logging_steps=logging_steps, unit=counted, log=log)
     reporter.said("start", fingerprint=plan.fingerprint, versions=plan.versions)
     processor = load_processor(plan.recipe.model, plan.facts)
     examples = load_examples(plan, processor, reporter) if with_data else {}
@@ -145,15 +154,6 @@ def _measure_base(judge: Judge, fresh: nn.Module | None) -> tuple[Measurement, .
 def _measured(layout: RunLayout, arm: str) -> tuple[Measurement, ...]:
     rows = [Measurement.model_validate(row) for row in read_lines(layout.measurements) if row["arm"] == arm]
     return tuple({(m.suite, m.metric): m for m in rows}.values())
-
-
-def _restored(job: Job) -> nn.Module:
-    planned = job.plan.stages[-1]
-    model, _ = starting_point(job, planned)
-    folder = job.layout.artifact(planned.stage.name)
-    module = artifact.load(folder, model=model, facts=job.plan.facts, world=job.plan.world)
-    module.to(job.runtime.device)
-    return module
 
 
 def _publish_result(layout: RunLayout, stage: str) -> None:

@@ -18,8 +18,9 @@ from tlscale.engine.runtime import Runtime
 from tlscale.errors import VerificationError
 from tlscale.models import adapt, artifact
 from tlscale.models.load import load_base
+from tlscale.models.merge import merge
 from tlscale.models.verify import VerifyReport, verify
-from tlscale.plan.types import Plan, PlannedStage
+from tlscale.planning.types import Plan, PlannedStage
 from tlscale.recipe.types import Model
 from tlscale.runs.layout import MANIFEST, RunLayout
 from tlscale.worker.console import Reporter
@@ -61,7 +62,7 @@ def starting_point(job: Job, planned: PlannedStage) -> tuple[Model, Path | None]
         return earlier, folder
     merged = job.layout.root / "stages" / f"{start}-merged"
     if job.runtime.leads and not merged.is_dir():
-        artifact.merge(
+        merge(
             folder, merged, model=starting_point(job, before)[0], facts=job.plan.facts, world=job.plan.world
         )
     job.runtime.accelerator.wait_for_everyone()
@@ -89,7 +90,7 @@ def run_stage(job: Job, planned: PlannedStage, loaded: nn.Module | None) -> nn.M
     job.reporter.close()
     job.reporter.said(
         "trained", stage=stage.name, steps=done.steps, tokens=done.tokens, seconds=round(done.seconds, 2),
-        loss=done.loss, stopped_early=done.stopped_early,
+        loss=done.loss, stopped_early=done.stopped_early, peak_memory_bytes=job.runtime.peak_memory(),
     )  # fmt: skip
     module.eval()
     if runtime.leads:
@@ -184,6 +185,16 @@ def describe(report: VerifyReport) -> str:
         f"{report.kind}: {report.tensors} tensors, {report.moved} moved, finite, "
         f"reload equal to {report.max_difference:.1e}"
     )
+
+
+def restored(job: Job) -> nn.Module:
+    """The last stage's saved result on a fresh base, on this process's device."""
+    planned = job.plan.stages[-1]
+    model, _ = starting_point(job, planned)
+    folder = job.layout.artifact(planned.stage.name)
+    module = artifact.load(folder, model=model, facts=job.plan.facts, world=job.plan.world)
+    module.to(job.runtime.device)
+    return module
 
 
 def final_stage(plan: Plan, layout: RunLayout) -> PlannedStage | None:

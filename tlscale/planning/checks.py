@@ -1,0 +1,250 @@
+"""Combinations that don't go together: one table of what, why, and the nearest thing that works."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import util
+from pathlib import Path
+
+from tlscale.errors import PlanError
+from tlscale.planning.rules import trainable_names
+from tlscale.planning.types import Facts, Stage, World
+from tlscale.recipe.types import Recipe
+
+CLASSIFICATION = ("sequence-classification", "image-classification")
+METRICS: dict[str, tuple[str, ...]] = {
+    "causal-lm": ("nll", "perplexity", "exact_match"),
+    "sequence-classification": ("accuracy", "f1_macro", "nll"),
+    "image-classification": ("accuracy", "f1_macro", "nll"),
+    "sentence-embedding": ("accuracy",),
+}
+HEAVY_DROPOUT = 0.7
+TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One stage in its surroundings; `stage` is `None` where a recipe trains nothing."""
+
+    recipe: Recipe
+    facts: Facts
+    world: World
+    stage: Stage | None
+    trained: frozenset[str]
+
+    @property
+    def quantized(self) -> bool:
+        return self.recipe.model.quantization != "none"
+
+    @property
+    def pooled(self) -> bool:
+        return self.stage is not None and self.stage.head.kind == "pooled"
+
+    @property
+    def moves_backbone(self) -> bool:
+        """Whether the backbone's own weights train (matrices, which quantization would pack)."""
+        sizes = {tensor.name: len(tensor.shape) for tensor in self.facts.tensors}
+        return any(sizes[name] >= 2 and not name.startswith("head.") for name in self.trained)
+
+    @property
+    def metrics(self) -> tuple[tuple[str, str], ...]:
+        """(role, metric) of every metric that the recipe asks for."""
+        asked = self.recipe.evaluate
+        return tuple(("target", m) for m in asked.target or ()) + tuple(
+            ("retention", m) for m in asked.retention or ()
+        )
+
+
+@dataclass(frozen=True)
+class Clash:
+    """Refuses a recipe: the key, when, why, and what works instead."""
+
+    key: str
+    when: Callable[[Case], bool]
+    reason: str
+    instead: str
+
+
+CLASHES: tuple[Clash, ...] = (
+    Clash(
+        "model.quantization",
+        lambda c: c.quantized and c.recipe.model.init == "scratch",
+        "training from scratch moves every weight, and quantized weights can't be trained",
+        "set model.quantization to none",
+    ),
+    Clash(
+        "model.quantization",
+        lambda c: c.quantized and c.moves_backbone,
+        "the rules train weights of the backbone, and quantized weights can't be trained",
+        "use strategy kind: peft (an adapter over the quantized base), or set model.quantization to none",
+    ),
+    Clash(
+        "model.quantization",
+        lambda c: c.quantized and c.facts.architecture.layers == 0,
+        "only linear layers are quantized, and a convolutional network has none to speak of",
+        "set model.quantization to none",
+    ),
+    Clash(
+        "strategy",
+        lambda c: c.pooled and c.recipe.model.task not in CLASSIFICATION,
+        "a head over pooled features classifies, and this task has no classes",
+        "use strategy kind: peft or full, or model.task: sequence-classification with labelled data",
+    ),
+    Clash(
+        "strategy",
+        lambda c: c.pooled and c.recipe.model.init == "scratch" and not c.moves_backbone,
+        "features of a network that was never trained are random",
+        "use strategy kind: full, or model.init: pretrained",
+    ),
+    Clash(
+        "model.init",
+        lambda c: c.recipe.model.init == "scratch" and c.stage is not None and c.stage.adapter is not None,
+        "an adapter changes little of a base, and this base would be random and stay frozen",
+        "use strategy kind: full, or model.init: pretrained",
+    ),
+    Clash(
+        "train.gradient_checkpointing",
+        lambda c: (
+            c.stage is not None and c.stage.gradient_checkpointing and c.pooled and not c.moves_backbone
+        ),
+        "the backbone's features are computed once, so there is no backward pass to recompute for",
+        "set train.gradient_checkpointing to false",
+    ),
+    Clash(
+        "train.gradient_checkpointing",
+        lambda c: (
+            c.stage is not None
+            and c.stage.gradient_checkpointing
+            and c.stage.adapter is not None
+            and c.stage.adapter.peft_type == "PREFIX_TUNING"
+        ),
+        "prefix tuning hands its keys and values over in the cache, which recomputation switches off",
+        "set train.gradient_checkpointing to false, or use method: prompt_tuning or lora",
+    ),
+    Clash(
+        "model.dtype",
+        lambda c: c.recipe.model.dtype == "float16" and c.world.device == "cpu" and c.stage is not None,
+        "torch doesn't train in float16 on a CPU",
+        "set model.dtype to float32 (or bfloat16)",
+    ),
+    Clash(
+        "model.task",
+        lambda c: c.recipe.model.task in CLASSIFICATION and len(c.facts.labels) == 1,
+        "all rows have the same label, so there is nothing to tell apart",
+        "check the label column, or list all classes in data.labels",
+    ),
+    Clash(
+        "model.task",
+        lambda c: c.recipe.model.task == "image-classification" and c.facts.architecture.vocab_size > 0,
+        "the model reads text, not images",
+        "set model.task to sequence-classification, or give an image model",
+    ),
+    Clash(
+        "model.task",
+        lambda c: c.recipe.model.task != "image-classification" and c.facts.architecture.vocab_size == 0,
+        "the model has no vocabulary, so it reads no text",
+        "set model.task to image-classification, or give a text model",
+    ),
+    Clash(
+        "data.train",
+        lambda c: c.recipe.data.train is None and c.stage is not None and c.stage.source is None,
+        "the strategy trains, and there are no rows to train on",
+        "give data.train, or use strategy kind: none to score the base as it is",
+    ),
+    Clash(
+        "data",
+        lambda c: c.stage is None and c.recipe.data.test is None and c.recipe.data.train is None,
+        "nothing is trained and there are no rows to score",
+        "give data.test",
+    ),
+    Clash(
+        "data.max_length",
+        lambda c: (
+            c.recipe.data.max_length is not None
+            and 0 < c.facts.architecture.max_length < c.recipe.data.max_length
+            and c.facts.architecture.vocab_size > 0
+        ),
+        "it is longer than the model's own limit",
+        "set it to {limit} or less",
+    ),
+)
+
+
+def check(recipe: Recipe, facts: Facts, stages: tuple[Stage, ...], world: World) -> tuple[str, ...]:
+    """Notes about what works but may surprise.
+
+    Raises:
+        PlanError: parts of the recipe don't go together; names all that don't, and what does.
+    """
+    cases = [
+        Case(recipe, facts, world, stage, trainable_names(facts.tensors, stage.rules)) for stage in stages
+    ] or [Case(recipe, facts, world, None, frozenset())]
+    found = [
+        f"{clash.key}: {clash.reason}; {clash.instead.format(limit=facts.architecture.max_length)}"
+        for clash in CLASHES
+        if any(clash.when(case) for case in cases)
+    ]
+    found += _wrong_metrics(cases[0]) + _missing_trackers(recipe)
+    if found:
+        raise PlanError("\n".join(dict.fromkeys(found)))
+    return _notes(cases)
+
+
+def _wrong_metrics(case: Case) -> list[str]:
+    task = case.recipe.model.task
+    return [
+        f"evaluate.{role}: {metric} doesn't apply to {task}; allowed: {', '.join(METRICS[task])}"
+        for role, metric in case.metrics
+        if metric not in METRICS[task]
+    ]
+
+
+def _missing_trackers(recipe: Recipe) -> list[str]:
+    return [
+        f"train.report_to: {name} is not installed; pip install {name}, or leave it out"
+        for name in recipe.train.report_to
+        if util.find_spec(TRACKERS[name]) is None
+    ]
+
+
+def _heavy_dropout(case: Case) -> list[str]:
+    """Dropout in the model's config so high that little gets through.
+
+    Some published configs hold the probability of keeping where transformers reads that of dropping.
+    """
+    file = Path(case.facts.folder) / "config.json"
+    if case.stage is None or case.pooled or not file.is_file():
+        return []
+    fields = {**json.loads(file.read_text(encoding="utf-8")), **case.recipe.model.config}
+    return [
+        f"{name} is {value} in the model's config: training would drop almost everything there; if it was "
+        f"meant as the share that is kept, set model.config.{name}={1 - value:.3g}"
+        for name, value in fields.items()
+        if "drop" in name and isinstance(value, float) and value >= HEAVY_DROPOUT
+    ]
+
+
+def _notes(cases: list[Case]) -> tuple[str, ...]:
+    recipe, facts, world = cases[0].recipe, cases[0].facts, cases[0].world
+    notes = _heavy_dropout(cases[0])
+    if facts.origin == "config":
+        notes.append("sizes are computed from config.json; there are no weights here to train from")
+    if facts.commit is not None and recipe.model.revision != facts.commit:
+        notes.append(f"model.revision is not a commit; this plan is for {facts.commit}")
+    if recipe.model.trust_remote_code:
+        notes.append("model.trust_remote_code: Python code from the model's repository will run")
+    if world.dtype == "bfloat16" and world.device == "cpu":
+        notes.append("bfloat16 is emulated on many CPUs and then slower than float32")
+    if recipe.model.quantization != "none" and world.device == "cpu":
+        notes.append("quantized layers run on the CPU, but slowly; the saving is memory, not time")
+    if recipe.data.test is None and recipe.data.train is not None:
+        notes.append(
+            f"data.test is not given: {recipe.data.test_split:.0%} of the training rows are held out for it"
+        )
+    if len(cases) > 1 and any(case.pooled for case in cases[:-1]):
+        notes.append(
+            "a stage after a pooled head starts from the backbone; only its head was trained before"
+        )
+    return tuple(notes)

@@ -1,0 +1,240 @@
+"""From a recipe to its one immutable plan."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tlscale import __version__, plugins
+from tlscale.errors import PlanError
+from tlscale.planning import adapters, batch, checks, device, memory
+from tlscale.planning.facts import read_facts
+from tlscale.planning.rules import decide
+from tlscale.planning.strategy import Context
+from tlscale.planning.types import (
+    Batch,
+    DataFacts,
+    Facts,
+    Head,
+    MemoryItem,
+    Plan,
+    PlannedStage,
+    Stage,
+    Tensor,
+    World,
+)
+from tlscale.recipe.load import strategy_options
+from tlscale.recipe.types import Recipe, Source, Train
+from tlscale.sources import survey
+
+CLASSIFICATION = ("sequence-classification", "image-classification")
+LONGEST_BY_DEFAULT = 1024
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "datasets",
+    "bitsandbytes",
+    "tokenizers",
+    "safetensors",
+)
+
+
+def compile_plan(recipe: Recipe, *, seed: int | None = None, offline: bool = False) -> Plan:
+    """The plan of `recipe` for one seed. Reads file headers and local data, no weights, no torch.
+
+    Raises:
+        PlanError: the model can't be read, or parts of the recipe don't go together.
+    """
+    data, labels = _survey(recipe)
+    facts = read_facts(recipe.model, labels=labels, offline=offline)
+    world = _world(recipe)
+    length = _max_length(recipe, facts)
+    stages = _stages(recipe, facts)
+    notes = checks.check(recipe, facts, stages, world)
+    rows = next((d.rows for d in data if d.role == "train"), None)
+    windows = next((d.format for d in data if d.role == "train"), None) == "text"
+    planned = tuple(
+        _plan_stage(stage, recipe, facts, world, length, None if windows or stage.source else rows)
+        for stage in stages
+    )
+    unsigned = Plan(
+        fingerprint="",
+        recipe=recipe,
+        seed=recipe.seed if seed is None else seed,
+        facts=facts,
+        data=data,
+        world=world,
+        stages=planned,
+        max_length=length,
+        notes=notes,
+        versions=_versions(),
+    )
+    return unsigned.model_copy(update={"fingerprint": fingerprint(unsigned)})
+
+
+def fingerprint(plan: Plan) -> str:
+    """Sixteen hex digits over everything that decides what the run does; versions are left out."""
+    content = plan.model_dump(mode="json", exclude={"fingerprint", "versions", "notes"})
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan in a run directory.
+
+    Raises:
+        PlanError: it is not there, not a plan, or was changed after it was written.
+    """
+    if not path.is_file():
+        raise PlanError(f"{path.parent}: not a run directory (it has no {path.name})")
+    try:
+        plan = Plan.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PlanError(f"{path}: not a plan of this version of tlscale: {error}") from error
+    if plan.fingerprint != fingerprint(plan):
+        raise PlanError(f"{path}: changed after it was written; plans are immutable, make a new run")
+    return plan
+
+
+def _survey(recipe: Recipe) -> tuple[tuple[DataFacts, ...], tuple[str, ...]]:
+    needs_labels = recipe.model.task in CLASSIFICATION
+    labels: tuple[str, ...] = recipe.data.labels or ()
+    found = []
+    for role in ("train", "validation", "test", "retention"):
+        source: Source | None = getattr(recipe.data, role)
+        if source is None:
+            continue
+        learns = needs_labels and not labels and role in ("train", "test")
+        seen = survey(source, need_labels=learns)
+        if learns and seen.labels:
+            labels = seen.labels
+        found.append(
+            DataFacts(role=role, where=source.path or source.hub or "", rows=seen.rows, format=seen.format)
+        )
+    if needs_labels and not labels:
+        raise PlanError(
+            "data.labels: the class names can't be read before the run (only local files are looked at); "
+            "list them as data.labels: [...]"
+        )
+    return tuple(found), labels
+
+
+def _world(recipe: Recipe) -> World:
+    kind, available = device.detect(recipe.hardware.device)
+    asked = recipe.hardware.memory_per_device
+    wanted = recipe.model.dtype
+    if wanted == "auto":
+        wanted = "bfloat16" if kind == "cuda" else "float32"
+    return World(
+        device=kind,
+        processes=recipe.hardware.processes,
+        dtype=wanted,
+        memory_per_device=int(asked * 1e9) if asked is not None else available,
+    )
+
+
+def _max_length(recipe: Recipe, facts: Facts) -> int:
+    if recipe.data.max_length is not None:
+        return recipe.data.max_length
+    return min(facts.architecture.max_length or LONGEST_BY_DEFAULT, LONGEST_BY_DEFAULT)
+
+
+def _stages(recipe: Recipe, facts: Facts) -> tuple[Stage, ...]:
+    if recipe.strategy is not None:
+        return _compiled(recipe.strategy, Context(recipe, recipe.train, facts))
+    stages: list[Stage] = []
+    previous = "base"
+    for written in recipe.stages:
+        merged = {**recipe.train.model_dump(mode="json", exclude_unset=True), **written.train}
+        train = Train.model_validate_json(json.dumps(merged))
+        made = _compiled(written.strategy, Context(recipe, train, facts))
+        last = written.starts_from or previous
+        for index, stage in enumerate(made):
+            name = written.name if len(made) == 1 else f"{written.name}-{index + 1}"
+            start = last if index == 0 else stages[-1].name
+            stages.append(
+                stage.model_copy(update={"name": name, "starts_from": start, "source": written.data})
+            )
+        previous = stages[-1].name if made else last
+    return tuple(stages)
+
+
+def _compiled(written: Mapping[str, Any], context: Context) -> tuple[Stage, ...]:
+    strategy = plugins.load("tlscale.strategies", str(written["kind"]))
+    made: tuple[Stage, ...] = strategy.compile(strategy_options(written), context)
+    return made
+
+
+def pooled_head(head: Head, features: int, labels: int) -> tuple[Tensor, ...]:
+    """The tensors of a pooled head over `features` numbers, for `labels` classes."""
+    made = []
+    width = features
+    if head.hidden:
+        made += [("head.hidden.weight", (head.hidden, width)), ("head.hidden.bias", (head.hidden,))]
+        width = head.hidden
+    made += [("head.output.weight", (labels, width)), ("head.output.bias", (labels,))]
+    return tuple(Tensor(name=name, shape=shape, dtype="F32") for name, shape in made)
+
+
+def _plan_stage(
+    stage: Stage, recipe: Recipe, facts: Facts, world: World, length: int, rows: int | None
+) -> PlannedStage:
+    tensors = facts.tensors
+    if stage.head.kind == "pooled":
+        backbone = tuple(t for t in tensors if not t.name.startswith("head."))
+        tensors = backbone + pooled_head(stage.head, facts.architecture.hidden_size, len(facts.labels))
+    decisions = decide(tensors, stage.rules)
+    trainable = sum(d.size for d in decisions if d.lr_scale is not None)
+    total, exact = sum(d.size for d in decisions), facts.origin == "safetensors"
+    if stage.adapter is not None:
+        added, known = adapters.adapter_size(stage.adapter, facts)
+        trainable, total, exact = trainable + added, total + added, exact and known
+
+    def account(micro: int) -> tuple[MemoryItem, ...]:
+        one = Batch(micro=micro, accumulation=1, world=world.processes)
+        return memory.account(facts, stage, one, world, length, recipe.model, trainable)
+
+    def fits(micro: int) -> bool:
+        room = world.memory_per_device
+        return room is None or sum(item.bytes for item in account(micro)) <= room
+
+    chosen = batch.choose(recipe.train, world.processes, fits)
+    steps = stage.budget.max_steps
+    if steps is None and rows is not None:
+        steps = math.ceil(stage.budget.epochs * math.ceil(rows / chosen.total))
+    return PlannedStage(
+        stage=stage,
+        decisions=decisions,
+        batch=chosen,
+        trainable=trainable,
+        total=total,
+        exact=exact,
+        steps=steps,
+        memory=account(chosen.micro),
+    )
+
+
+def memory_shortfall(plan: Plan) -> int:
+    """Bytes by which the hungriest stage exceeds a device's memory; 0 when it fits or none is known."""
+    room = plan.world.memory_per_device
+    if room is None:
+        return 0
+    needs = [sum(item.bytes for item in planned.memory) for planned in plan.stages]
+    return max([0, *(need - room for need in needs)])
+
+
+def _versions() -> dict[str, str]:
+    found = {"tlscale": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,74 @@
+"""What a strategy is: a name, typed options, and a pure function to stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tlscale.planning.types import Budget, Facts, Head, ParamRule, Schedule, Stage, Term, Update
+from tlscale.recipe.base import Frozen
+from tlscale.recipe.types import Recipe, Train
+
+TRAIN_ALL = ParamRule(pattern=".*", lr_scale=1.0)
+FREEZE_ALL = ParamRule(pattern=".*", lr_scale=None)
+TRAIN_HEAD = ParamRule(pattern=r"head\..*", lr_scale=1.0)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a strategy may look at besides its options."""
+
+    recipe: Recipe
+    train: Train
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A named compiler from options to stages.
+
+    `compile(options, context)` must be pure and deterministic, and every stage's rules must decide on
+    every parameter of `context.facts`. `refine` is for options whose type depends on other keys:
+    it gets the recipe's mapping and returns the model to check it by (raising `UsageError`).
+    `variants` lists the smallest options that are valid, one mapping for each form of the strategy; the
+    contract test compiles them all.
+    """
+
+    name: str
+    summary: str
+    options: type[Frozen]
+    compile: Callable[[Any, Context], tuple[Stage, ...]]
+    refine: Callable[[Mapping[str, Any]], type[Frozen]] | None = None
+    variants: Callable[[], tuple[Mapping[str, Any], ...]] = lambda: ({},)
+
+
+def stage(context: Context, **slots: Any) -> Stage:
+    """A stage with the recipe's training settings in every slot that `slots` leaves open."""
+    train = context.train
+    defaults: dict[str, Any] = {
+        "name": "train",
+        "starts_from": "base",
+        "source": None,
+        "rules": (TRAIN_ALL,),
+        "adapter": None,
+        "head": Head(kind="native"),
+        "objective": (Term(),),
+        "update": Update(
+            learning_rate=train.learning_rate,
+            weight_decay=train.weight_decay,
+            betas=(train.adam_beta1, train.adam_beta2),
+            max_grad_norm=train.max_grad_norm,
+        ),
+        "schedule": Schedule(kind=train.lr_scheduler_type, warmup_ratio=train.warmup_ratio),
+        "budget": Budget(
+            epochs=train.num_train_epochs,
+            max_steps=train.max_steps,
+            eval_steps=train.eval_steps,
+            save_steps=train.save_steps,
+            logging_steps=train.logging_steps,
+            early_stopping_patience=train.early_stopping_patience,
+        ),
+        "gradient_checkpointing": train.gradient_checkpointing,
+    }
+    return Stage(**{**defaults, **slots})

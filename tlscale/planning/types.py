@@ -1,0 +1,232 @@
+"""The closed vocabulary that strategies compile to and one engine interprets."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import JsonValue
+
+from tlscale.recipe.base import Frozen
+from tlscale.recipe.types import Recipe, Source
+
+
+class Tensor(Frozen):
+    """One parameter of the base as its files describe it.
+
+    `name` is canonical: the backbone's own name without the architecture's prefix (`model.`, `bert.`),
+    or `head.` and the name of a parameter that belongs to the task's head.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        count = 1
+        for side in self.shape:
+            count *= side
+        return count
+
+
+class Architecture(Frozen):
+    """The dimensions that memory and time depend on; 0 where the architecture has no such thing."""
+
+    model_type: str
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab_size: int
+    max_length: int
+
+
+class Facts(Frozen):
+    """What is known of the base without its weights and without torch."""
+
+    model: str
+    commit: str | None
+    folder: str
+    architecture: Architecture
+    tensors: tuple[Tensor, ...]
+    labels: tuple[str, ...]
+    origin: Literal["safetensors", "config"]
+    head_is_new: bool
+
+
+class ParamRule(Frozen):
+    """Decides every parameter whose canonical name `pattern` (a regular expression) matches in full.
+
+    `lr_scale` multiplies the stage's learning rate; `None` freezes.
+    """
+
+    pattern: str
+    lr_scale: float | None
+    from_step: int = 0
+
+
+class Decision(Frozen):
+    """What the rules made of one parameter: the index of the first that matched, and its scale."""
+
+    name: str
+    size: int
+    rule: int
+    lr_scale: float | None
+
+
+class Adapter(Frozen):
+    """A PEFT method with its own field names, as `peft.get_peft_config` takes them."""
+
+    peft_type: str
+    fields: dict[str, JsonValue]
+
+
+class Head(Frozen):
+    """The part that turns representations into the task's answers.
+
+    `native`: the transformers class's own head. `pooled`: a linear layer (or one hidden layer of
+    `hidden` units) over one pooled, optionally normalized vector per row; the backbone's features are
+    computed once when nothing before the head is trained.
+    """
+
+    kind: Literal["native", "pooled"]
+    hidden: int = 0
+    normalize: bool = True
+
+
+class Term(Frozen):
+    """One objective of the weighted sum; `name` is a plugin or `"module:function"`."""
+
+    name: str = "task"
+    weight: float = 1.0
+
+
+class Update(Frozen):
+    """AdamW and gradient clipping."""
+
+    learning_rate: float
+    weight_decay: float
+    betas: tuple[float, float]
+    max_grad_norm: float
+
+
+class Schedule(Frozen):
+    """The learning rate over the stage's steps."""
+
+    kind: Literal["linear", "cosine", "constant"]
+    warmup_ratio: float
+
+
+class Budget(Frozen):
+    """How long a stage trains; `max_steps` wins over `epochs`."""
+
+    epochs: float
+    max_steps: int | None
+    eval_steps: int | None
+    save_steps: int | None
+    logging_steps: int
+    early_stopping_patience: int | None
+
+
+class Batch(Frozen):
+    """Rows per forward pass and device x passes per step x devices."""
+
+    micro: int
+    accumulation: int
+    world: int
+
+    @property
+    def total(self) -> int:
+        return self.micro * self.accumulation * self.world
+
+
+class Stage(Frozen):
+    """One training stage, fully decided."""
+
+    name: str
+    starts_from: str
+    source: Source | None
+    rules: tuple[ParamRule, ...]
+    adapter: Adapter | None
+    head: Head
+    objective: tuple[Term, ...]
+    update: Update
+    schedule: Schedule
+    budget: Budget
+    gradient_checkpointing: bool
+
+
+class PlannedStage(Frozen):
+    """A stage with what the plan worked out for it."""
+
+    stage: Stage
+    decisions: tuple[Decision, ...]
+    batch: Batch
+    trainable: int
+    total: int
+    exact: bool
+    steps: int | None
+    memory: tuple[MemoryItem, ...]
+
+
+class MemoryItem(Frozen):
+    """One line of the account of memory per device, in bytes; an estimate."""
+
+    name: str
+    bytes: int
+    note: str = ""
+
+
+class World(Frozen):
+    """The processes the plan is for."""
+
+    device: Literal["cpu", "cuda"]
+    processes: int
+    dtype: Literal["float32", "bfloat16", "float16"]
+    memory_per_device: int | None
+
+
+class DataFacts(Frozen):
+    """What a quick look at one local source told; `None` where it could not be known cheaply."""
+
+    role: str
+    where: str
+    rows: int | None
+    format: str | None
+
+
+class Plan(Frozen):
+    """Everything a run will do. Written once to plan.json; nothing changes it afterwards."""
+
+    version: Literal[1] = 1
+    fingerprint: str
+    recipe: Recipe
+    seed: int
+    facts: Facts
+    data: tuple[DataFacts, ...]
+    world: World
+    stages: tuple[PlannedStage, ...]
+    max_length: int
+    notes: tuple[str, ...]
+    versions: dict[str, str]
+
+    def __repr__(self) -> str:
+        from tlscale.planning.render import headline
+
+        return f"<Plan {self.fingerprint} of {self.recipe.name}: {headline(self)}>"
+
+    def __str__(self) -> str:
+        from tlscale.planning.render import table
+
+        return table(self)
+
+    def _repr_html_(self) -> str:
+        from tlscale.planning.html import plan_page
+
+        return plan_page(self)
+
+
+PlannedStage.model_rebuild()

@@ -1,0 +1,42 @@
+"""Which rows serve as what: the recipe's own, and those held out of the training rows."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tlscale.recipe.types import Data, Source
+from tlscale.sources.read import read
+from tlscale.sources.rows import Row
+from tlscale.sources.selection import split
+
+Rows = tuple[Row, ...]
+Role = Literal["validation", "test", "retention", "train"]
+GIVEN: tuple[Role, ...] = ("validation", "test", "retention", "train")
+
+
+def role_rows(data: Data, role: Role, *, seed: int, run_seed: int) -> dict[str, tuple[Source, Rows]]:
+    """The rows that the recipe gives for `role`; with train come those held out of it.
+
+    What is held out depends on `seed` alone, so that repeats by other run seeds are judged on the same
+    items; few-shot sampling varies with `run_seed`.
+
+    Raises:
+        DataError: as `read` and `split`.
+    """
+    source: Source | None = getattr(data, role)
+    if source is None:
+        return {}
+    if role != "train":
+        return {role: (source, read(source, seed=seed))}
+    found: dict[str, tuple[Source, Rows]] = {}
+    cut_test = data.test is None and data.test_split > 0
+    cut_validation = data.validation is None and data.validation_split > 0
+    rows = read(source, seed=seed if cut_test or cut_validation else run_seed)
+    if cut_test:
+        rows, held_out = split(rows, data.test_split, seed)
+        found["test"] = (source, held_out)
+    if cut_validation:
+        rows, held_out = split(rows, data.validation_split, seed + 1)
+        found["validation"] = (source, held_out)
+    found["train"] = (source, rows)
+    return found

@@ -271,8 +271,8 @@ def fresh_folder(target: Path) -> Path:
 def into_place(partial: Path, target: Path) -> None:
     """Renames a whole folder over `target`, so that it survives a power cut.
 
-    Files get the mode of their manifest or config: safetensors are written for their owner alone, and others on a
-    cluster couldn't load the result.
+    Files get the mode of their manifest or config: safetensors are written for their owner alone, and
+    others on a cluster couldn't load the result.
     """
     plain = next(p for p in (partial / MANIFEST, partial / "config.json") if p.is_file())
     for path in partial.rglob("*"):

@@ -33,11 +33,11 @@ from tlscale.models.heads import Encoder, PooledClassifier, PooledHead, choose_p
 from tlscale.models.names import plain
 from tlscale.models.quiet import quiet
 from tlscale.planning.types import Facts, Head, World
+from tlscale.recipe.paths import BUILTIN
 from tlscale.recipe.types import Model
 from tlscale.runs.layout import MANIFEST
 
 LOG = logging.getLogger(__name__)
-BUILTIN = "builtin:"
 NATIVE: dict[str, Any] = {
     "causal-lm": AutoModelForCausalLM,
     "sequence-classification": AutoModelForSequenceClassification,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,9 +19,9 @@ from tlscale.planning.hub import read_hub
 from tlscale.planning.naming import loaded_names, split
 from tlscale.planning.shapes import from_config, supported
 from tlscale.planning.types import Architecture, Facts, Tensor
+from tlscale.recipe.paths import ASSETS, BUILTIN
 from tlscale.recipe.types import Model
 
-BUILTIN = "builtin:"
 CLASSIFICATION = ("sequence-classification", "image-classification")
 
 
@@ -99,13 +98,12 @@ def _find(model: Model, *, offline: bool) -> _Found:
 
 
 def _builtin(name: str) -> Path:
-    assets = Path(str(resources.files("tlscale"))) / "assets"
-    there = sorted(p.parent.name for p in assets.glob("*/config.json"))
+    there = sorted(p.parent.name for p in ASSETS.glob("*/config.json"))
     if name not in there:
         raise PlanError(
             f"model.model_name_or_path: no built-in model {name}; there are: {', '.join(there)}"
         )
-    return assets / name
+    return ASSETS / name
 
 
 def _in_folder(folder: Path, given: str) -> _Found:

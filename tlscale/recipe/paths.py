@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tlscale.errors import Problem, nearest
+from tlscale.errors import Problem, UsageError, nearest
 
 ASSETS = Path(__file__).parents[1] / "assets"
 BUILTIN = "builtin:"
+_LISTED = 12
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 _PATH_KEYS = {"model_name_or_path", "path", "chat_template", "output_dir"}
 
 
 def resolve(path: str) -> Path:
-    """The file or folder that a recipe's `path` names. It need not exist."""
-    if path.startswith(BUILTIN):
-        return ASSETS / path.removeprefix(BUILTIN)
-    return Path(path).expanduser()
+    """The file or folder that a recipe's `path` names. It need not exist.
+
+    Raises:
+        UsageError: `builtin:` with anything but the plain name of a file in the package.
+    """
+    if not path.startswith(BUILTIN):
+        return Path(path).expanduser()
+    name = PurePosixPath(path.removeprefix(BUILTIN))
+    if name.is_absolute() or ".." in name.parts or not name.parts:
+        raise UsageError(f"{path}: builtin: takes the plain name of a file in the package")
+    return ASSETS / name
 
 
 def expand(raw: Any, environment: Mapping[str, str], at: tuple[str, ...] = ()) -> tuple[Any, list[Problem]]:
@@ -54,21 +62,29 @@ def expand(raw: Any, environment: Mapping[str, str], at: tuple[str, ...] = ()) -
 
 
 def missing_file(path: str) -> str | None:
-    """What to say of a path that doesn't exist: the nearest names in its folder; `None` if it exists."""
-    place = resolve(path)
-    if place.exists():
-        return None
-    folder = place.parent
+    """What to say of a path that doesn't exist; `None` if it does."""
+    try:
+        place = resolve(path)
+    except UsageError as error:
+        return str(error)
+    return None if place.exists() else absence(place)
+
+
+def absence(path: Path) -> str:
+    """Why there is nothing at `path`, with the names beside it."""
+    folder = path.parent
     if not folder.is_dir():
-        return f"no such file, and no folder {folder}"
-    present = sorted(child.name for child in folder.iterdir() if not child.name.startswith("."))
-    near = nearest(place.name, present)
-    listed = ", ".join(present[:6]) + (", ..." if len(present) > 6 else "")
-    return (
-        f"no such file; did you mean {near}?"
-        if near
-        else f"no such file; in that folder: {listed or 'nothing'}"
-    )
+        while not folder.parent.is_dir():
+            folder = folder.parent
+        path, folder = folder, folder.parent
+        problem = f"no such folder {path.name!r}"
+    else:
+        problem = "no such file"
+    names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    near = nearest(path.name, names)
+    hint = f"; did you mean {near}?" if near is not None else ""
+    more = f", ... ({len(names)} in all)" if len(names) > _LISTED else ""
+    return f"{problem}{hint}; in that folder: {', '.join(names[:_LISTED]) or 'nothing'}{more}"
 
 
 def file_problems(raw: Any, at: tuple[str, ...] = ()) -> list[Problem]:

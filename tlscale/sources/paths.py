@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from importlib.resources import files as package_files
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from tlscale.errors import DataError, nearest
-
-BUILTIN = "builtin:"
-_LISTED = 12
+from tlscale.errors import DataError
+from tlscale.recipe import paths
 
 
 def resolve(path: str) -> Path:
@@ -19,33 +16,10 @@ def resolve(path: str) -> Path:
     Raises:
         DataError: there is nothing; the message lists what is in the folder and the nearest name.
     """
-    if path.startswith(BUILTIN):
-        name = PurePosixPath(path.removeprefix(BUILTIN))
-        if name.is_absolute() or ".." in name.parts or not name.parts:
-            raise DataError(f"{path}: builtin: takes the plain name of a file in the package")
-        found = Path(str(package_files("tlscale"))) / "assets" / name
-    else:
-        found = Path(path).expanduser()
-    if found.exists():
-        return found
-    raise DataError(f"{path}: {absence(found)}")
-
-
-def absence(path: Path) -> str:
-    """Why there is nothing at `path`, with the names beside it."""
-    folder = path.parent
-    if not folder.is_dir():
-        while not folder.parent.is_dir():
-            folder = folder.parent
-        path, folder = folder, folder.parent
-        problem = f"no such folder {path.name!r}"
-    else:
-        problem = "no such file"
-    names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
-    near = nearest(path.name, names)
-    hint = f"; did you mean {near}?" if near is not None else ""
-    more = f", ... ({len(names)} in all)" if len(names) > _LISTED else ""
-    return f"{problem}{hint}; in that folder: {', '.join(names[:_LISTED]) or 'nothing'}{more}"
+    said = paths.missing_file(path)
+    if said is not None:
+        raise DataError(said if said.startswith(path) else f"{path}: {said}")
+    return paths.resolve(path)
 
 
 def load(path: Path) -> bytes:

@@ -54,7 +54,7 @@ def test_full_training_keeps_weights_and_two_states_per_parameter() -> None:
     assert items["weights"] == 4 * parameters(facts)
     assert items["optimizer"] == 8 * parameters(facts)
     assert "adapter and head" not in items
-    assert "overhead" not in items
+    assert items["overhead"] == items["activations"] + items["logits"]
 
 
 def test_frozen_weights_have_no_gradients_and_no_states() -> None:

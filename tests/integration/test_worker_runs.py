@@ -104,6 +104,7 @@ def manifest(layout: RunLayout) -> dict[str, Any]:
         ("causal-lm", {"kind": "peft", "method": "prefix_tuning", "num_virtual_tokens": 4}, "adapter"),
         ("causal-lm", {**LORA, "use_dora": True}, "adapter"),
         ("sequence-classification", LORA, "adapter"),
+        ("sequence-classification", {**LORA, "head": "pooled"}, "adapter"),
         ("sequence-classification", {"kind": "full"}, "checkpoint"),
         ("sequence-classification", {"kind": "features"}, "head"),
         ("sequence-classification", {"kind": "features", "hidden": 8}, "head"),

@@ -49,6 +49,7 @@ def planned_stage(name: str = "train") -> PlannedStage:
             epochs=1.0, max_steps=None, eval_steps=None, save_steps=None, logging_steps=1,
             early_stopping_patience=None,
         ),
+        group_by_length=False,
         gradient_checkpointing=False,
     )  # fmt: skip
     return PlannedStage(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 
@@ -94,3 +96,20 @@ def test_order_follows_seed_and_epoch():
     assert of_all_ranks(30, 4, 1, 1) != of_all_ranks(30, 4, 1, 1, seed=1)
     # Seeds and epochs are no sum: epoch 1 of seed 0 is not epoch 0 of seed 1.
     assert of_all_ranks(30, 4, 1, 1, epoch=1) != of_all_ranks(30, 4, 1, 1, seed=1)
+
+
+def test_grouping_by_length_pads_less_and_keeps_every_example_once() -> None:
+    generator = random.Random(0)
+    lengths = [generator.choice((5, 20, 80)) for _ in range(203)]
+    shape = {"micro": 4, "accumulation": 2, "world": 1, "rank": 0, "seed": 1, "epoch": 0}
+    plain = batches(203, **shape)
+    grouped = batches(203, **shape, lengths=lengths)
+    assert sorted(i for step in grouped for micro in step for i in micro) == list(range(203))
+    assert [sum(map(len, step)) for step in grouped] == [8] * 25 + [3]
+    assert grouped == batches(203, **shape, lengths=lengths)
+    assert grouped != batches(203, **{**shape, "epoch": 1}, lengths=lengths)
+
+    def padded(steps: list[list[list[int]]]) -> int:
+        return sum(len(m) * max(lengths[i] for i in m) for step in steps for m in step if m)
+
+    assert padded(grouped) < 1.1 * sum(lengths) < padded(plain)

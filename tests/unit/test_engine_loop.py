@@ -104,6 +104,7 @@ def training(
         update=Update(learning_rate=learning_rate, weight_decay=0.1, betas=(0.9, 0.999), max_grad_norm=1.0),
         schedule=Schedule(kind="cosine", warmup_ratio=0.1),
         budget=Budget(**{**limits, **budget}),
+        group_by_length=False,
         gradient_checkpointing=False,
     )
     planned = PlannedStage(

@@ -67,6 +67,8 @@ def count_steps(stage: Stage, batch: Batch, examples: int) -> int:
 def micro_batches(training: Training, steps: int, done: int) -> Iterator[list[list[Example]]]:
     """This rank's micro-batches for every step still to do, epoch after epoch."""
     batch, runtime, examples = training.planned.batch, training.runtime, training.examples
+    grouped = training.planned.stage.group_by_length
+    lengths = [len(example.tokens or ()) for example in examples] if grouped else None
     epoch, step = 0, 0
     while step < steps:
         made = batches(
@@ -77,6 +79,7 @@ def micro_batches(training: Training, steps: int, done: int) -> Iterator[list[li
             rank=runtime.rank,
             seed=training.seed,
             epoch=epoch,
+            lengths=lengths,
         )
         for micros in made[: steps - step]:
             if step >= done:

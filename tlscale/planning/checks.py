@@ -107,7 +107,11 @@ CLASHES: tuple[Clash, ...] = (
     Clash(
         "train.gradient_checkpointing",
         lambda c: (
-            c.stage is not None and c.stage.gradient_checkpointing and c.pooled and not c.moves_backbone
+            c.stage is not None
+            and c.stage.gradient_checkpointing
+            and c.stage.adapter is None
+            and c.pooled
+            and not c.moves_backbone
         ),
         "the backbone's features are computed once, so there is no backward pass to recompute for",
         "set train.gradient_checkpointing to false",

@@ -194,7 +194,8 @@ def _plan_stage(
     trainable = sum(d.size for d in decisions if d.lr_scale is not None)
     total, exact = sum(d.size for d in decisions), facts.origin == "safetensors"
     if stage.adapter is not None:
-        added, known = adapters.adapter_size(stage.adapter, facts)
+        wrapped = _without_head_and_pooler(facts) if stage.head.kind == "pooled" else facts
+        added, known = adapters.adapter_size(stage.adapter, wrapped)
         trainable, total, exact = trainable + added, total + added, exact and known
 
     def account(micro: int) -> tuple[MemoryItem, ...]:
@@ -219,6 +220,12 @@ def _plan_stage(
         steps=steps,
         memory=account(chosen.micro),
     )
+
+
+def _without_head_and_pooler(facts: Facts) -> Facts:
+    """What a head of our own stands on: the backbone without what other heads use."""
+    kept = tuple(t for t in facts.tensors if not t.name.startswith(("head.", "pooler.")))
+    return facts.model_copy(update={"tensors": kept})
 
 
 def memory_shortfall(plan: Plan) -> int:

@@ -69,6 +69,7 @@ def stage(context: Context, **slots: Any) -> Stage:
             logging_steps=train.logging_steps,
             early_stopping_patience=train.early_stopping_patience,
         ),
+        "group_by_length": train.group_by_length,
         "gradient_checkpointing": train.gradient_checkpointing,
     }
     return Stage(**{**defaults, **slots})

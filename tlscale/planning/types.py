@@ -156,6 +156,7 @@ class Stage(Frozen):
     update: Update
     schedule: Schedule
     budget: Budget
+    group_by_length: bool
     gradient_checkpointing: bool
 
 

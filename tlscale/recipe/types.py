@@ -173,6 +173,9 @@ class Train(Frozen):
     max_grad_norm: Annotated[float, Field(ge=0)] = Field(
         1.0, description="Gradient norm limit; 0 switches clipping off."
     )
+    group_by_length: bool = Field(
+        False, description="Batches of rows of like length: less padding, and less random batches."
+    )
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass: less memory, more time."
     )

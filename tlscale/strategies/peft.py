@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, create_model
 
 from tlscale.errors import UsageError, unknown
 from tlscale.planning.strategy import FREEZE_ALL, TRAIN_HEAD, Context, Strategy, stage
-from tlscale.planning.types import Adapter, Stage
+from tlscale.planning.types import Adapter, Head, Stage
 from tlscale.recipe.base import Frozen
 
 TYPES: dict[str, Any] = {
@@ -30,6 +30,13 @@ TYPES: dict[str, Any] = {
     "object": dict[str, Any],
     "string": str,
 }
+HEAD = (
+    Literal["native", "pooled"],
+    Field(
+        "native",
+        description="The model class's own head, or a linear one over pooled, normalized features.",
+    ),
+)
 SPELLINGS = {
     "dora": "method: lora with use_dora: true",
     "rslora": "method: lora with use_rslora: true",
@@ -58,7 +65,7 @@ def methods() -> dict[str, dict[str, Any]]:
 
 @cache
 def _typed(method: str) -> type[Frozen]:
-    fields: dict[str, Any] = {"method": (Literal[method], ...)}
+    fields: dict[str, Any] = {"method": (Literal[method], ...), "head": HEAD}
     for name, about in methods()[method].items():
         if "choices" in about:
             kind: Any = Literal[tuple(about["choices"])]
@@ -88,10 +95,10 @@ def typed_options(raw: Mapping[str, Any]) -> type[Frozen]:
 
 def compile_peft(options: Frozen, context: Context) -> tuple[Stage, ...]:
     fields = options.model_dump(exclude_unset=True)
-    method = fields.pop("method")
+    method, kind = fields.pop("method"), fields.pop("head", "native")
     adapter = Adapter(peft_type=method.upper(), fields=fields)
-    head = (TRAIN_HEAD,) if context.facts.head_is_new else ()
-    return (stage(context, adapter=adapter, rules=(*head, FREEZE_ALL)),)
+    trained = (TRAIN_HEAD,) if context.facts.head_is_new or kind == "pooled" else ()
+    return (stage(context, adapter=adapter, rules=(*trained, FREEZE_ALL), head=Head(kind=kind)),)
 
 
 STRATEGY = Strategy(

@@ -130,7 +130,8 @@ def _training(job: Job, planned: PlannedStage, module: nn.Module) -> Training:
 
 
 def _backbone_is_frozen(planned: PlannedStage) -> bool:
-    return all(d.lr_scale is None for d in planned.decisions if not d.name.startswith("head."))
+    frozen = all(d.lr_scale is None for d in planned.decisions if not d.name.startswith("head."))
+    return frozen and planned.stage.adapter is None
 
 
 @torch.no_grad()

@@ -23,6 +23,10 @@ class ExitCode(IntEnum):
     NOT_VERIFIED = 5
 
 
+# As shells have it for a process that Ctrl-C ended.
+INTERRUPTED = 130
+
+
 class TlscaleError(Exception):
     """Base of all errors meant for a user; `exit_code` becomes the process's."""
 
@@ -47,6 +51,14 @@ class DoesNotFitError(TlscaleError, ValueError):
     """The plan needs more memory than the device has."""
 
     exit_code = ExitCode.DOES_NOT_FIT
+
+
+class WriteError(TlscaleError):
+    """A file or folder can't be written, most often because a disk is full or may only be read."""
+
+
+class BusyError(UsageError):
+    """Another process is at work in the run directory."""
 
 
 class RegressionError(TlscaleError):

@@ -224,6 +224,7 @@ def kit_for(
             logging_steps=1,
             early_stopping_patience=None,
         ),
+        group_by_length=False,
         gradient_checkpointing=checkpointing,
     )
     planned = PlannedStage(

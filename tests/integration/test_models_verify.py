@@ -22,7 +22,7 @@ from tests.integration.models_kit import (
     make_model,
     train,
 )
-from tlscale.errors import PlanError
+from tlscale.errors import PlanError, WriteError
 from tlscale.models import artifact
 from tlscale.models.verify import VerifyReport, verify
 from tlscale.planning.types import Adapter
@@ -254,7 +254,7 @@ def test_a_save_that_dies_leaves_the_former_result(kit: Kit, tmp_path: Path) -> 
         def save_pretrained(self, folder: str) -> None:
             raise OSError("No space left on device")
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(WriteError, match="can't be written: No space"):
         artifact.save(
             module,
             Broken(),

@@ -187,7 +187,7 @@ def test_the_verdict_fits_its_schema_and_is_written_whole(tmp_path: Path) -> Non
     [
         ("plan.json", "{}", "plan.json: not a plan: fingerprint"),
         ("measurements.jsonl", '{"suite": 1}\n', "measurements.jsonl:1: not a measurement: suite"),
-        ("measurements.jsonl", "{\n{}\n", "measurements.jsonl: not a log of JSON objects"),
+        ("measurements.jsonl", "{\n{}\n", "measurements.jsonl:1: not a log of JSON objects"),
         ("outcomes/tuned-target.jsonl", '{"item": "x"}\n', "tuned-target.jsonl:1: not an outcome: item"),
         ("outcomes/tuned-target.jsonl", "", "tuned-target.jsonl: missing or empty"),
     ],

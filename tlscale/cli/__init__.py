@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import TypeAlias
 
-from tlscale.errors import ExitCode, TlscaleError
+from tlscale.errors import INTERRUPTED, ExitCode, TlscaleError, UsageError
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 HANDLERS = {"eval": "evaluate", "plugins": "show_plugins"}
@@ -22,6 +22,7 @@ EXIT_CODES = """exit codes:
   3  the plan does not fit into the device's memory
   4  the verdict is neither POSITIVE nor EQUIVALENT (run, eval and report with --gate)
   5  a saved result did not pass verification
+  130  stopped by Ctrl-C
 """
 
 
@@ -34,14 +35,18 @@ def main(argv: list[str] | None = None) -> int:
         return int(handler(arguments))
     except TlscaleError as error:
         print(error, file=sys.stderr)
-        if error.exit_code == ExitCode.USAGE:
+        if isinstance(error, UsageError):
             print("\nNothing was run.", file=sys.stderr)
         return int(error.exit_code)
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         return int(ExitCode.OK)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        print(f"{where}{error.strerror or error}", file=sys.stderr)
+        return int(ExitCode.RUN_FAILED)
 
 
 def parser() -> argparse.ArgumentParser:

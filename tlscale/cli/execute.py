@@ -8,9 +8,9 @@ import shlex
 from pathlib import Path
 
 from tlscale.cli.inspect import must_fit, recipe_of
-from tlscale.errors import ExitCode, TlscaleError, UsageError
+from tlscale.errors import INTERRUPTED, ExitCode, UsageError
 from tlscale.evaluation.types import Measurement
-from tlscale.launching.local import Command, launch, worker_command
+from tlscale.launching.local import Command, WorkerFailed, launch, worker_command
 from tlscale.outer.repeat import RunSpec, prepare, runs_of
 from tlscale.planning.compile import read_plan
 from tlscale.planning.render import headline
@@ -56,17 +56,16 @@ def _train(spec: RunSpec, *, quiet: bool) -> None:
         print(f"plan      {headline(spec.plan)}   {spec.layout.plan}", flush=True)
         for note in spec.plan.notes:
             print(f"note      {note}", flush=True)
-    code = launch(_command(spec, "train"), quiet=quiet)
+    root, failed = spec.layout.root, spec.layout.failed
+    try:
+        code = launch(_command(spec, "train"), quiet=quiet)
+    except WorkerFailed as error:
+        said = f"{error}; give the same command again, and it goes on from the last checkpoint in {root}"
+        raise WorkerFailed(said, error.exit_code) from error
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
     if code:
-        raise WorkerError(f"the run in {spec.layout.root} failed; see {spec.layout.failed}", code)
-
-
-class WorkerError(TlscaleError):
-    """A worker failed; its exit code is passed on."""
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.exit_code = ExitCode(code) if code in list(ExitCode) else ExitCode.RUN_FAILED
+        raise WorkerFailed(f"the run in {root} failed" + f"; see {failed}" * failed.is_file(), code)
 
 
 def evaluate(arguments: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tlscale.errors import ExitCode, UsageError, unknown
+from tlscale.errors import ExitCode, UsageError, WriteError, unknown
 from tlscale.recipe.templates import JOBS, render
 from tlscale.runs.record import write_text
 
@@ -23,6 +23,9 @@ def init(arguments: argparse.Namespace) -> int:
     output = Path(arguments.output or f"{arguments.job}.yaml")
     if output.exists():
         raise UsageError(f"{output} exists; name another file with --output")
-    write_text(output, render(arguments.job))
+    try:
+        write_text(output, render(arguments.job))
+    except WriteError as error:
+        raise UsageError(f"{error}; name another file with --output") from error
     print(f"wrote {output}. Edit model and data, then: tlscale check {output}")
     return int(ExitCode.OK)

@@ -19,6 +19,7 @@ from tlscale.sources import inputs
 def merge(arguments: argparse.Namespace) -> int:
     """Merges the run's adapter into its base; exit code 2 when there is none."""
     layout = existing(Path(arguments.run_dir))
+    read_plan(layout.plan)
     mergeable(layout, layout.merged if arguments.output is None else Path(arguments.output))
     return _work(layout, "merge", arguments, {"output": arguments.output})
 

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from tlscale.models.saving import saving
 from tlscale.runs.layout import MANIFEST
 from tlscale.runs.record import sha256, sync_folder, write_json
 
@@ -75,17 +76,15 @@ def save(
 ) -> Path:
     """Writes `folder`/step-NNNNNN; `parts` are objects with a `state_dict`. Older ones are pruned after."""
     target = folder / f"step-{progress.step:06d}"
-    partial = folder / f".{target.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    _save_moving(module, partial / WEIGHTS)
-    state = {name: part.state_dict() for name, part in parts.items()}
-    torch.save({"parts": state, "random": random_state(), "progress": asdict(progress)}, partial / STATE)
-    files = {name: sha256(partial / name) for name in (WEIGHTS, STATE)}
-    write_json(partial / MANIFEST, {"fingerprint": fingerprint, "step": progress.step, "files": files})
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
-    sync_folder(folder)
+    with saving(target) as partial:
+        _save_moving(module, partial / WEIGHTS)
+        state = {name: part.state_dict() for name, part in parts.items()}
+        _save_state({"parts": state, "random": random_state(), "progress": asdict(progress)}, partial)
+        files = {name: sha256(partial / name) for name in (WEIGHTS, STATE)}
+        write_json(partial / MANIFEST, {"fingerprint": fingerprint, "step": progress.step, "files": files})
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+        sync_folder(folder)
     for old in sorted(folder.glob("step-*"))[:-KEPT]:
         shutil.rmtree(old)
     return target
@@ -117,16 +116,26 @@ def load(checkpoint: Path, module: nn.Module, parts: Mapping[str, Any]) -> Progr
 
 def save_best(folder: Path, module: nn.Module) -> None:
     """Keeps the module's present weights as the best of the stage."""
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{BEST}.partial"
-    _save_moving(module, partial)
-    partial.replace(folder / BEST)
+    with saving(folder / BEST) as partial:
+        _save_moving(module, partial / BEST)
+        (partial / BEST).replace(folder / BEST)
 
 
 def load_best(folder: Path, module: nn.Module) -> None:
     """Puts the best weights of the stage back; does nothing when none were kept."""
     if (folder / BEST).is_file():
         _load_moving(folder / BEST, module)
+
+
+def _save_state(state: Mapping[str, Any], folder: Path) -> None:
+    with (folder / STATE).open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            # closing its archive, torch raises an error of its own over the system's
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
 
 
 def _save_moving(module: nn.Module, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import resource
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import gather_object, set_seed
 
-from tlscale.errors import TlscaleError
+from tlscale.errors import PlanError, TlscaleError
 from tlscale.planning.types import Plan
 
 KILOBYTE = 1024  # the unit of ru_maxrss on Linux
@@ -56,6 +57,7 @@ def start(plan: Plan, trackers: Path) -> Runtime:
     """Joins the process group and asserts that the live world is the planned one.
 
     Raises:
+        PlanError: an experiment tracker that the recipe names can't be imported.
         TlscaleError: the number of processes or the device differs from the plan; training on would
             give another result than the one asked for.
     """
@@ -66,6 +68,7 @@ def start(plan: Plan, trackers: Path) -> Runtime:
         raise TlscaleError(
             "the plan is for a GPU, but torch sees none; make a new run with hardware.device=cpu"
         )
+    _import_trackers(plan.recipe.train.report_to)
     handlers = [InitProcessGroupKwargs(backend="gloo")] if on_cpu and launched > 1 else []
     accelerator = Accelerator(
         cpu=on_cpu,
@@ -83,3 +86,14 @@ def start(plan: Plan, trackers: Path) -> Runtime:
         )
     set_seed(plan.seed)
     return Runtime(accelerator, accelerator.device, accelerator.process_index, live)
+
+
+def _import_trackers(names: tuple[str, ...]) -> None:
+    """Accelerate leaves trackers out that it can't import."""
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise PlanError(
+                f"train.report_to: {name} can't be imported ({error}); pip install {name}, or leave it out"
+            ) from error

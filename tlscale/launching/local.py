@@ -52,16 +52,29 @@ def worker_command(run_dir: Path, action: str, *extra: str, processes: int = 1) 
 
 
 def launch(command: Command, *, quiet: bool) -> int:
-    """Runs a worker to its end and returns its exit code; an interrupt is passed on and waited for."""
+    """Runs a worker to its end and returns its exit code; an interrupt is passed on and waited for.
+
+    Raises:
+        WorkerFailed: a signal ended it.
+    """
     environment = {**command.environment, **os.environ}
     output = subprocess.DEVNULL if quiet else None
     with subprocess.Popen(command.argv, env=environment, stdout=output) as process:
         try:
-            return process.wait()
+            code = process.wait()
         except KeyboardInterrupt:
             process.send_signal(signal.SIGINT)
             process.wait()
             raise
+    if code < 0:
+        raise WorkerFailed(killed(code), ExitCode.RUN_FAILED)
+    return code
+
+
+def killed(code: int) -> str:
+    """The sentence for a process that a signal ended; `code` is the signal's negative number."""
+    reason = ", most often because the machine ran out of memory" if -code == signal.SIGKILL else ""
+    return f"the worker was ended by {signal.Signals(-code).name}{reason}"
 
 
 class WorkerFailed(TlscaleError):
@@ -95,6 +108,7 @@ def lines(command: Command, *, given: str = "") -> Iterator[str]:
         if process.returncode:
             said.seek(0)
             reason = "\n".join(said.read().strip().splitlines()[-LAST_WORDS:])
+            ended = killed(process.returncode) if process.returncode < 0 else ""
             raise WorkerFailed(
-                reason or f"the worker ended with code {process.returncode}", process.returncode
+                reason or ended or f"the worker ended with code {process.returncode}", process.returncode
             )

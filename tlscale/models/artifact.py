@@ -25,6 +25,7 @@ from tlscale.models.heads import PooledClassifier, core, with_core
 from tlscale.models.load import load_base
 from tlscale.models.names import as_peft, transformers_model
 from tlscale.models.quiet import peft_errors, quiet
+from tlscale.models.saving import saving
 from tlscale.planning.types import Facts, PlannedStage, World
 from tlscale.recipe.types import Model
 from tlscale.runs.layout import MANIFEST
@@ -118,14 +119,14 @@ def save(
             f"stage {planned.stage.name}: the base starts from random weights, which an artifact of kind "
             f"{kind} doesn't hold; train all of it (strategy kind: full), or set model.init to pretrained"
         )
-    partial = fresh_folder(folder)
-    with quiet():
-        _write(module, kind, partial, model=model, facts=facts)
-        if processor is not None:
-            processor.save_pretrained(str(partial))
-    _save_probe(module, probe, partial)
-    write_json(partial / MANIFEST, _manifest(module, kind, partial, planned, facts, model, initial))
-    into_place(partial, folder)
+    with saving(folder) as partial:
+        with quiet():
+            _write(module, kind, partial, model=model, facts=facts)
+            if processor is not None:
+                processor.save_pretrained(str(partial))
+        _save_probe(module, probe, partial)
+        write_json(partial / MANIFEST, _manifest(module, kind, partial, planned, facts, model, initial))
+        into_place(partial, folder)
     return folder
 
 
@@ -258,14 +259,6 @@ def hashes(folder: Path) -> dict[str, dict[str, Any]]:
     """What a manifest vouches for: every file below `folder` with its digest and size."""
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     return {str(p.relative_to(folder)): {"sha256": sha256(p), "bytes": p.stat().st_size} for p in files}
-
-
-def fresh_folder(target: Path) -> Path:
-    """An empty folder beside `target`, to be renamed over it."""
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    return partial
 
 
 def into_place(partial: Path, target: Path) -> None:

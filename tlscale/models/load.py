@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -43,7 +44,20 @@ NATIVE: dict[str, Any] = {
     "sequence-classification": AutoModelForSequenceClassification,
     "image-classification": AutoModelForImageClassification,
 }
-LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError)
+REMOTE_CODE = (
+    "it needs Python code from its own repository, and none of it was run; if you trust it, set "
+    "model.trust_remote_code=true with its full commit in model.revision"
+)
+LOADING_ERRORS = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    ImportError,
+    SafetensorError,
+    StrictDataclassError,
+)
 
 
 @dataclass(frozen=True)
@@ -259,5 +273,8 @@ def _refused(what: str) -> Iterator[None]:
     except PlanError:
         raise
     except LOADING_ERRORS as error:
-        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        lines = [line.strip() for line in str(error).strip().splitlines()] or ["no reason given"]
+        reason = " ".join(lines[: 1 + lines[0].endswith(":")])
+        if "trust_remote_code" in str(error):
+            raise PlanError(f"{what}: {REMOTE_CODE}") from error
         raise PlanError(f"{what}: {type(error).__name__}: {reason}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from tlscale.models.heads import PooledClassifier, core
 from tlscale.models.load import load_base
 from tlscale.models.names import as_peft
 from tlscale.models.quiet import peft_errors, quiet
+from tlscale.models.saving import saving
+from tlscale.models.verify import changed_files
 from tlscale.planning.types import Facts, World
 from tlscale.recipe.types import Model
 from tlscale.runs.layout import MANIFEST
@@ -54,9 +55,9 @@ def merge(folder: Path, target: Path, *, model: Model, facts: Facts, world: Worl
         PlanError: the adapter's method has no weights that could be added.
     """
     module = _on_full_base(folder, model=model, facts=facts, world=world)
-    partial = artifact.fresh_folder(target)
-    _write(module, folder, partial, facts)
-    artifact.into_place(partial, target)
+    with saving(target) as partial:
+        _write(module, folder, partial, facts)
+        artifact.into_place(partial, target)
     return target
 
 
@@ -73,11 +74,15 @@ def export(
     Raises:
         UsageError: `target` exists.
         PlanError: the adapter's method has no weights that could be added.
-        VerificationError: the merged model's outputs are not finite.
+        VerificationError: the adapter is not the one that was saved, or the merged model's outputs are
+            not finite.
     """
     if target.exists():
         raise UsageError(f"{target} exists; name another folder with --output, or remove it")
     manifest = artifact.read_manifest(folder)
+    damage = list(changed_files(folder, manifest))
+    if damage:
+        raise VerificationError(f"{folder}: {'; '.join(damage)}")
     inputs, _ = artifact.read_probe(folder)
     precision: torch.dtype = getattr(torch, manifest["compute_dtype"])
 
@@ -89,8 +94,7 @@ def export(
         as_trained = outputs(artifact.load(folder, model=model, facts=facts, world=world))
     module = _on_full_base(folder, model=model, facts=facts, world=world)
     on_full = outputs(module)
-    partial = artifact.fresh_folder(target)
-    try:
+    with saving(target) as partial:
         _write(module, folder, partial, facts)
         with quiet():
             processor.save_pretrained(str(partial))
@@ -102,8 +106,6 @@ def export(
         said = _manifest(manifest, partial, world, model, drift)
         write_json(partial / MANIFEST, said)
         artifact.into_place(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     size = sum(file["bytes"] for file in said["files"].values())
     return Merged(target, model.quantization, world.dtype, size, drift, rounding)
 
@@ -125,6 +127,7 @@ def _write(module: nn.Module, folder: Path, partial: Path, facts: Facts) -> None
     inner: Any = core(module)
     with peft_errors(str(folder)):
         merged = inner.merge_and_unload()
+    with quiet():
         merged.save_pretrained(str(partial))
     if isinstance(module, PooledClassifier):
         headfiles.save(module, partial, facts.labels)

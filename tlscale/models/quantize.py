@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Iterable
 from typing import Any
@@ -21,9 +22,19 @@ def config(kind: Quantization, dtype: torch.dtype, keep: Iterable[str]) -> BitsA
         kind: nf4 and fp4 quantize the quantization constants too.
         dtype: Precision of the matrix products, and of the storage: sharding moves floating point only.
         keep: Names of modules that stay in full precision: heads, which are trained or tied.
+
+    Raises:
+        PlanError: bitsandbytes is missing or broken.
     """
     if kind == "none":
         return None
+    try:
+        importlib.import_module("bitsandbytes")
+    except (ImportError, OSError) as error:
+        raise PlanError(
+            f"model.quantization: bitsandbytes can't be imported ({error}); install it anew, "
+            "pip install --force-reinstall bitsandbytes, or set model.quantization=none"
+        ) from error
     # bitsandbytes reports the same cast on every 8-bit product, once per layer and step.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     kept = sorted(set(keep))

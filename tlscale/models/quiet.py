@@ -6,11 +6,21 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from safetensors import SafetensorError
 from transformers.utils import logging
 
 from tlscale.errors import PlanError
 
-PEFT_ERRORS = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError, OSError)
+PEFT_ERRORS = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RuntimeError,
+    ImportError,
+    OSError,
+    SafetensorError,
+)
 
 
 @contextmanager

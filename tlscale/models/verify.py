@@ -74,7 +74,7 @@ def verify(
         manifest = artifact.read_manifest(folder)
         kind, initial = manifest["kind"], manifest["initial"]
         tolerance = _tolerance(manifest, world)
-        problems = list(_files(folder, manifest))
+        problems = list(changed_files(folder, manifest))
         problems += [] if problems else _belonging(folder, manifest, facts)
     except (*READ_ERRORS, AttributeError) as error:
         return VerifyReport("unknown", 0, 0, unknown, 0.0, (f"the manifest can't be used: {error}",))
@@ -98,7 +98,8 @@ def verify(
     return VerifyReport(kind, len(initial), moved, difference, tolerance, tuple(problems))
 
 
-def _files(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
+def changed_files(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
+    """How the files of an artifact differ from those that its manifest vouches for."""
     for name, said in manifest["files"].items():
         path = folder / name
         if not path.is_file():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlscale.errors import UsageError
+from tlscale.errors import UsageError, WriteError
 from tlscale.planning.compile import compile_plan, read_plan
 from tlscale.planning.types import Plan
 from tlscale.recipe.types import Recipe
@@ -89,10 +89,26 @@ def prepare(spec: RunSpec, recipe_file: Path) -> None:
                 f"{spec.plan.fingerprint}); give output_dir=ANOTHER, or remove the folder if it is no "
                 "longer needed"
             )
+    elif layout.root.exists() and not layout.root.is_dir():
+        raise UsageError(f"{layout.root} is a file; give output_dir=ANOTHER")
     elif layout.root.exists() and any(layout.root.iterdir()):
         raise UsageError(f"{layout.root} is not empty and no run directory; give output_dir=ANOTHER")
     else:
-        write_text(layout.recipe, recipe_file.read_text(encoding="utf-8"))
-        write_text(layout.plan, spec.plan.model_dump_json(indent=1) + "\n")
+        _write(spec, recipe_file)
     for arm in spec.arms:
         prepare(arm, recipe_file)
+
+
+def _write(spec: RunSpec, recipe_file: Path) -> None:
+    layout = spec.layout
+    made = [folder for folder in (layout.root, *layout.root.parents) if not folder.exists()]
+    try:
+        write_text(layout.recipe, recipe_file.read_text(encoding="utf-8"))
+        write_text(layout.plan, spec.plan.model_dump_json(indent=1) + "\n")
+    except WriteError as error:
+        if layout.recipe.is_file():
+            layout.recipe.unlink()
+        for folder in made:
+            if folder.is_dir():
+                folder.rmdir()
+        raise UsageError(f"{error}; give output_dir=ANOTHER") from error

@@ -103,12 +103,16 @@ def apply_overrides(raw: dict[str, Any], overrides: list[str]) -> tuple[dict[str
     """
     result: Any = _copy(raw)
     problems = []
+    given: set[str] = set()
     for argument in overrides:
         path, equals, text = argument.partition("=")
         keys = path.split(".")
         if not equals or not all(keys):
             problems.append(Problem(argument, "", "not an override; write key.sub=value"))
             continue
+        if path in given:
+            problems.append(Problem(path, text, "given twice (command line)"))
+        given.add(path)
         try:
             value = parse_yaml(text)
         except yaml.YAMLError as error:

@@ -5,11 +5,9 @@ Only what the verdict needs is read from a plan, so that runs of other versions 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -76,7 +74,7 @@ class RunFolder:
         """Outcomes of one arm on one suite, by where the item came from and its number."""
         path = self.layout.outcomes(arm, suite)
         found: dict[tuple[str, int], Outcome] = {}
-        for line, row in enumerate(_rows(path), start=1):
+        for line, row in enumerate(read_lines(path), start=1):
             try:
                 one = Outcome.model_validate(row)
             except ValidationError as error:
@@ -170,20 +168,13 @@ def read_run(folder: Path, root: Path) -> RunFolder:
         why = _first(error) if isinstance(error, ValidationError) else str(error)
         raise UsageError(f"{layout.plan}: not a plan: {why}") from error
     arms: dict[str, dict[Asked, Measurement]] = {}
-    for line, row in enumerate(_rows(layout.measurements), start=1):
+    for line, row in enumerate(read_lines(layout.measurements), start=1):
         try:
             one = Measurement.model_validate(row)
         except ValidationError as error:
             raise UsageError(f"{layout.measurements}:{line}: not a measurement: {_first(error)}") from error
         arms.setdefault(one.arm, {})[one.suite, one.metric] = one
     return RunFolder(str(folder.relative_to(root)), layout, plan, arms)
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        yield from read_lines(path)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not a log of JSON objects: {error}") from error
 
 
 def _first(error: ValidationError) -> str:

@@ -11,20 +11,68 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tlscale.errors import BusyError, UsageError, WriteError
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Names `path` in whatever goes wrong while it is written inside.
+
+    Raises:
+        WriteError: the system refuses to write.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f"{path}: can't be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def exclusive(log: Path) -> Iterator[None]:
+    """Keeps other processes that ask for the same out of a run, until the end or the death of this one.
+
+    Args:
+        log: A file that is only ever appended to; it is made, and stays as it is.
+
+    Raises:
+        BusyError: another process is inside.
+    """
+    import fcntl  # where there is none, nothing runs; planning works everywhere
+
+    with writing(log):
+        file = log.open("a", encoding="utf-8")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            said = "another process is at work in this run; wait for it, or give output_dir=ANOTHER"
+            raise BusyError(f"{log.parent}: {said}") from error
+        yield
+
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces `path` with `text`, atomically; parent folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Replaces `path` with `text`, atomically; parent folders are made.
+
+    Raises:
+        WriteError: the system refuses; what was at `path` is still there, and nothing else is.
+    """
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    sync_folder(path.parent)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -38,19 +86,33 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Adds one JSON object to the log at `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    """Adds one JSON object to the log at `path`.
+
+    Raises:
+        WriteError: the system refuses.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a log; a last line cut short by a kill is left out."""
+    """The JSON objects of a log; a last line cut short by a kill is left out.
+
+    Raises:
+        UsageError: it is damaged; names the line.
+    """
     if not path.exists():
         return
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            yield json.loads(line)
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+        if not line.endswith(b"\n"):
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UsageError(f"{path}:{number}: not a log of JSON objects: {error}") from error
+        yield row
 
 
 def event(path: Path, happened: str, **facts: Any) -> None:

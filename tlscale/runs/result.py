@@ -37,10 +37,19 @@ def seed_runs(path: Path) -> tuple[RunLayout, ...]:
 
 
 def result_kind(layout: RunLayout) -> str | None:
-    """adapter, head or checkpoint; `None` while the run has left no result."""
+    """adapter, head or checkpoint; `None` while the run has left no result.
+
+    Raises:
+        UsageError: the file that names it is damaged.
+    """
     if not layout.result.is_file():
         return None
-    kind: str = json.loads(layout.result.read_text(encoding="utf-8"))["kind"]
+    try:
+        kind: str = json.loads(layout.result.read_text(encoding="utf-8"))["kind"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{layout.result}: damaged ({error}); give the command of the run again, and it is written anew"
+        ) from error
     return kind
 
 
@@ -59,3 +68,6 @@ def mergeable(layout: RunLayout, target: Path) -> None:
         )
     if target.exists():
         raise UsageError(f"{target} exists; name another folder with --output, or remove it")
+    above = next(folder for folder in target.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise UsageError(f"{target}: {above} is a file; name another folder with --output")

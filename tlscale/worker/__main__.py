@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
-from tlscale.errors import ExitCode, TlscaleError
+from tlscale.errors import INTERRUPTED, BusyError, ExitCode, TlscaleError, WriteError
 from tlscale.planning.compile import read_plan
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import write_text
@@ -28,19 +30,25 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--request", help="what the action needs to know, as one JSON object")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     arguments = parser.parse_args(argv)
-    _quiet()
-    from tlscale.worker.run import ACTIONS
-
     layout = RunLayout(arguments.run_dir)
     try:
+        _quiet()
+        from tlscale.worker.run import ACTIONS
+
         plan = read_plan(layout.plan)
         more = () if arguments.request is None else (arguments.request,)
         ACTIONS[arguments.action](plan, layout, arguments.json, *more)
     except TlscaleError as error:
         print(f"\n{error}", file=sys.stderr)
-        if arguments.action == "train" and layout.plan.is_file():
-            write_text(layout.failed, f"{type(error).__name__}: {error}\n")
+        if arguments.action == "train" and layout.plan.is_file() and not isinstance(error, BusyError):
+            # where a disk is full, the reason was printed at least
+            with suppress(WriteError):
+                write_text(layout.failed, f"{type(error).__name__}: {error}\n")
         return int(error.exit_code)
+    except KeyboardInterrupt:
+        # a terminal interrupts this process and its parent, and the parent passes its own on
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return INTERRUPTED
     return int(ExitCode.OK)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 
 from torch import nn
 
@@ -14,7 +15,7 @@ from tlscale.models.load import load_base, load_processor
 from tlscale.models.verify import verify
 from tlscale.planning.types import Plan
 from tlscale.runs.layout import RunLayout
-from tlscale.runs.record import read_lines, write_json, write_text
+from tlscale.runs.record import exclusive, read_lines, write_json, write_text
 from tlscale.worker.console import Reporter
 from tlscale.worker.examples import load_examples
 from tlscale.worker.inspection import inspect
@@ -39,8 +40,13 @@ def train(plan: Plan, layout: RunLayout, as_json: bool) -> None:
     Raises:
         TlscaleError: a phase failed; what earlier phases left stays and is used by the next try.
     """
-    layout.failed.unlink(missing_ok=True)
-    job, judge = _start(plan, layout)
+    runtime = runtimes.start(plan, layout.trackers)
+    with exclusive(layout.events) if runtime.leads else nullcontext():
+        layout.failed.unlink(missing_ok=True)
+        _train(plan, layout, *_start(plan, layout, runtime))
+
+
+def _train(plan: Plan, layout: RunLayout, job: Job, judge: Judge) -> None:
     fresh = _fresh_base(plan) if _needs_base(plan, layout) else None
     base = _measured(layout, "base") or _measure_base(judge, fresh)
     _say_scores(job.reporter, "base", base)
@@ -69,7 +75,12 @@ def train(plan: Plan, layout: RunLayout, as_json: bool) -> None:
 
 def evaluate(plan: Plan, layout: RunLayout, as_json: bool) -> None:
     """Scores base and result again, from what lies in the run directory."""
-    job, judge = _start(plan, layout)
+    runtime = runtimes.start(plan, layout.trackers)
+    with exclusive(layout.events) if runtime.leads else nullcontext():
+        _evaluate(plan, layout, *_start(plan, layout, runtime))
+
+
+def _evaluate(plan: Plan, layout: RunLayout, job: Job, judge: Judge) -> None:
     base = _measure_base(judge, _fresh_base(plan))
     _say_scores(job.reporter, "base", base)
     planned = final_stage(plan, layout)
@@ -86,7 +97,7 @@ def check(plan: Plan, layout: RunLayout, as_json: bool) -> None:
         PlanError: there is no artifact yet.
         VerificationError: an artifact is not what it must be; every reason is given.
     """
-    job, _ = _start(plan, layout, with_data=False)
+    job, _ = _start(plan, layout, runtimes.start(plan, layout.trackers), with_data=False)
     done = [planned for planned in plan.stages if finished(layout, planned.stage.name)]
     if not done:
         raise PlanError(f"{layout.root}: no stage has left an artifact to verify")
@@ -114,8 +125,9 @@ ACTIONS: dict[str, Callable[..., None]] = {
 }
 
 
-def _start(plan: Plan, layout: RunLayout, *, with_data: bool = True) -> tuple[Job, Judge]:
-    runtime = runtimes.start(plan, layout.trackers)
+def _start(
+    plan: Plan, layout: RunLayout, runtime: runtimes.Runtime, *, with_data: bool = True
+) -> tuple[Job, Judge]:
     logging_steps = plan.recipe.train.logging_steps
     if plan.recipe.train.report_to:
         runtime.accelerator.init_trackers(plan.recipe.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,3 +16,9 @@ def data_root() -> Path:
     if not given or not Path(given).is_dir():
         pytest.skip("needs real data: set TLSCALE_DATA to the folder that holds it")
     return Path(given)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _hears_interrupts() -> None:
+    """Processes started in the background ignore Ctrl-C, and hand that on; tests of it need the default."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)

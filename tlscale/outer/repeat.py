@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tlscale.errors import UsageError, WriteError
-from tlscale.planning.compile import compile_plan, read_plan
+from tlscale.planning.compile import compile_plan, read_plan, versions
 from tlscale.planning.types import Plan
 from tlscale.recipe.types import Recipe
 from tlscale.runs.layout import RunLayout
@@ -104,7 +104,8 @@ def _write(spec: RunSpec, recipe_file: Path) -> None:
     made = [folder for folder in (layout.root, *layout.root.parents) if not folder.exists()]
     try:
         write_text(layout.recipe, recipe_file.read_text(encoding="utf-8"))
-        write_text(layout.plan, spec.plan.model_dump_json(indent=1) + "\n")
+        plan = spec.plan.model_copy(update={"versions": versions()})
+        write_text(layout.plan, plan.model_dump_json(indent=1) + "\n")
     except WriteError as error:
         if layout.recipe.is_file():
             layout.recipe.unlink()

@@ -74,7 +74,7 @@ def compile_plan(recipe: Recipe, *, seed: int | None = None, offline: bool = Fal
         stages=planned,
         max_length=length,
         notes=notes,
-        versions=_versions(),
+        versions={},
     )
     return unsigned.model_copy(update={"fingerprint": fingerprint(unsigned)})
 
@@ -237,7 +237,8 @@ def memory_shortfall(plan: Plan) -> int:
     return max([0, *(need - room for need in needs)])
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """What is installed here; part of a run's plan, and not of what is merely planned."""
     found = {"tlscale": __version__}
     for package in PACKAGES:
         try:

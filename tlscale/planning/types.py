@@ -160,6 +160,14 @@ class Stage(Frozen):
     gradient_checkpointing: bool
 
 
+class MemoryItem(Frozen):
+    """One line of the account of memory per device, in bytes; an estimate."""
+
+    name: str
+    bytes: int
+    note: str = ""
+
+
 class PlannedStage(Frozen):
     """A stage with what the plan worked out for it."""
 
@@ -171,14 +179,6 @@ class PlannedStage(Frozen):
     exact: bool
     steps: int | None
     memory: tuple[MemoryItem, ...]
-
-
-class MemoryItem(Frozen):
-    """One line of the account of memory per device, in bytes; an estimate."""
-
-    name: str
-    bytes: int
-    note: str = ""
 
 
 class World(Frozen):
@@ -228,6 +228,3 @@ class Plan(Frozen):
         from tlscale.planning.html import plan_page
 
         return plan_page(self)
-
-
-PlannedStage.model_rebuild()

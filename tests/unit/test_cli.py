@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from tlscale.cli import main, parser
@@ -157,3 +158,11 @@ def test_env_tells_versions_and_no_environment(
     text = capsys.readouterr().out
     assert json.loads(text)["torch"].startswith("2.")
     assert "canary" not in text
+
+
+@pytest.mark.parametrize(("of", "title"), [("recipe", "tlscale recipe"), ("verdict", "tlscale verdict")])
+def test_schemas_are_printed(of: str, title: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", of]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["title"] == title
+    jsonschema.Draft202012Validator.check_schema(printed)

@@ -161,6 +161,9 @@ def _about(commands: Commands) -> None:
     made.add_argument("--json", action="store_true", help="print a JSON array")
     made = _command(commands, "env", "versions and hardware, for bug reports", "about")
     made.add_argument("--json", action="store_true", help="print one JSON object")
-    _command(commands, "schema", "print the JSON Schema of recipes, for editors", "about")
+    made = _command(commands, "schema", "print the JSON Schema of recipes or of verdict.json", "about")
+    made.add_argument(
+        "of", nargs="?", choices=("recipe", "verdict"), default="recipe", help="which of them"
+    )
     made = _command(commands, "completion", "print a completion script for your shell", "completion")
     made.add_argument("shell", metavar="SHELL", choices=("bash", "zsh"), help="bash or zsh")

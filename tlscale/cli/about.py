@@ -52,10 +52,12 @@ def env(arguments: argparse.Namespace) -> int:
 
 
 def schema(arguments: argparse.Namespace) -> int:
-    """Prints the JSON Schema of recipes, strategies' options included."""
-    from tlscale.recipe.schema import recipe_schema
-
-    json.dump(recipe_schema(), sys.stdout, indent=1)
+    """Prints the JSON Schema of recipes, strategies' options included, or of verdict.json."""
+    if arguments.of == "verdict":
+        from tlscale.report.verdict import schema as made
+    else:
+        from tlscale.recipe.schema import recipe_schema as made
+    json.dump(made(), sys.stdout, indent=1)
     print()
     return int(ExitCode.OK)
 

@@ -21,7 +21,7 @@ def recipe_schema() -> dict[str, Any]:
     schema["$defs"]["StageRecipe"]["properties"]["strategy"] = reference
     train = {**schema["$defs"]["Train"], "description": "Settings of train that differ in this stage."}
     schema["$defs"]["StageRecipe"]["properties"]["train"] = train
-    return {"$schema": DIALECT, "title": "tlscale recipe", **schema}
+    return {"$schema": DIALECT, **schema, "title": "tlscale recipe"}
 
 
 def strategy_schemas() -> tuple[dict[str, Any], ...]:

@@ -1,0 +1,1 @@
+"""Scorers: a language model and requests -> log-likelihoods and continuations."""

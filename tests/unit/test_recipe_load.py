@@ -130,6 +130,19 @@ def test_variables_expand_in_paths_only_and_never_secrets(tmp_path: Path) -> Non
     assert "looks like a secret" in found["output_dir"]
 
 
+def test_a_run_to_beat_must_have_been_scored(tmp_path: Path) -> None:
+    scored, empty = tmp_path / "runs" / "full", tmp_path / "runs" / "none"
+    (scored / "seed-0").mkdir(parents=True)
+    empty.mkdir()
+    (scored / "seed-0" / "measurements.jsonl").touch()
+    raw = good() | {"evaluate": {"against_runs": ["${RUNS}/full"]}}
+    recipe = check(raw, source="x", environment={"RUNS": str(tmp_path / "runs")})
+    assert recipe.evaluate.against_runs == (str(scored),)
+    found = problems({"evaluate.against_runs": [str(empty), str(tmp_path / "runs" / "ful")]})
+    assert "no run that was scored" in found["evaluate.against_runs.0"]
+    assert "did you mean full?" in found["evaluate.against_runs.1"]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

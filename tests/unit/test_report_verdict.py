@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,11 +27,16 @@ def write_run(
     task: str = "sequence-classification",
     fingerprint: str = "f00d",
     predictors: Mapping[str, str] | None = None,
+    against_runs: Sequence[Path] = (),
 ) -> Path:
     """A run directory with right and wrong answers by arm, and nll per retention item of 10 tokens."""
     folder.mkdir(parents=True)
     stage = {"trainable": 10, "total": 100, "decisions": [{"name": "layers.0.w", "lr_scale": 1.0}]}
-    recipe = {"model": {"task": task}, "report": {"margin": 0.02, "retention_margin": 0.05, "level": 0.95}}
+    recipe = {
+        "model": {"task": task},
+        "evaluate": {"against_runs": [str(run) for run in against_runs]},
+        "report": {"margin": 0.02, "retention_margin": 0.05, "level": 0.95},
+    }
     plan = {"fingerprint": fingerprint, "recipe": recipe, "stages": [stage]}
     (folder / "plan.json").write_text(json.dumps(plan))
     trained = {"event": "trained", "stage": "train", "seconds": 2.0, "tokens": 50, "peak_memory_bytes": 7}
@@ -64,11 +70,13 @@ def answers(share: float, items: int = 400, seed: int = 0) -> list[bool]:
     return list(np.random.default_rng(seed).random(items) < share)
 
 
-def five(root: Path, tuned: float, controls: Mapping[str, float]) -> Path:
+def five(
+    root: Path, tuned: float, controls: Mapping[str, float], against_runs: Sequence[Path] = ()
+) -> Path:
     for seed in range(5):
         arms = {"tuned": answers(tuned, seed=100 + seed)}
         arms |= {arm: answers(share, seed=7) for arm, share in controls.items()}
-        write_run(root / f"seed-{seed}", arms, fingerprint=f"f{seed}")
+        write_run(root / f"seed-{seed}", arms, fingerprint=f"f{seed}", against_runs=against_runs)
     return root
 
 
@@ -100,6 +108,21 @@ def test_better_than_the_base_but_not_than_the_best_control_is_not_positive(tmp_
     assert "significantly worse than features" in " ".join(verdict.reasons)
     assert "seed-3/arms/features" in verdict.fingerprints
     assert "features" not in verdict.missing_arms
+
+
+def test_another_run_is_a_control_like_any(tmp_path: Path) -> None:
+    seeds, alone = five(tmp_path / "old", 0.97, {"base": 0.5}), tmp_path / "alone"
+    write_run(alone, {"base": answers(0.3), "tuned": answers(0.6)})
+    verdict = judge(five(tmp_path / "r", 0.9, {"base": 0.5}, [seeds, alone]))
+    claim = verdict.claim("target")
+    assert claim is not None
+    assert {contrast.against for contrast in claim.contrasts} == {"base", str(seeds), str(alone)}
+    assert (verdict.word, claim.against, claim.n_seeds) == ("NEGATIVE", str(seeds), 5)
+    assert f"The run {alone} has one seed" in " ".join(verdict.reasons)
+    shutil.rmtree(seeds)
+    later = judge(tmp_path / "r")
+    assert later.word == "POSITIVE"
+    assert f"The run {seeds} is not there any more" in " ".join(later.reasons)
 
 
 def test_the_same_answers_are_equivalent(tmp_path: Path) -> None:

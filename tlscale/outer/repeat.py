@@ -69,7 +69,7 @@ def control(recipe: Recipe, name: str) -> Recipe:
         raw["train"].pop("max_steps", None)
     raw["strategy"] = changes["strategy"]
     raw["name"] = f"{recipe.name}-{name}"
-    raw["evaluate"] = {**raw.get("evaluate", {}), "against": []}
+    raw["evaluate"] = {**raw.get("evaluate", {}), "against": [], "against_runs": []}
     raw["model"]["quantization"] = "none"
     return Recipe.model_validate_json(json.dumps(raw))
 

@@ -69,8 +69,8 @@ def check(
     except ValidationError as error:
         problems += problems_of(error, Recipe, expanded)
     problems += _strategy_problems(expanded)
-    problems += file_problems(expanded.get("data"), ("data",))
-    problems += file_problems(expanded.get("model"), ("model",))
+    for section in ("data", "model", "evaluate"):
+        problems += file_problems(expanded.get(section), (section,))
     if problems or recipe is None:
         from_command_line = {argument.partition("=")[0] for argument in overrides}
         raise RecipeError(source, [_marked(p, from_command_line) for p in problems])

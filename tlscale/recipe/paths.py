@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tlscale.errors import Problem, UsageError, nearest
+from tlscale.runs.layout import RunLayout
 
 ASSETS = Path(__file__).parents[1] / "assets"
 BUILTIN = "builtin:"
@@ -15,6 +16,7 @@ _LISTED = 12
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 _PATH_KEYS = {"model_name_or_path", "path", "chat_template", "output_dir"}
+_PATH_LISTS = {"against_runs"}
 
 
 def resolve(path: str) -> Path:
@@ -43,7 +45,9 @@ def expand(raw: Any, environment: Mapping[str, str], at: tuple[str, ...] = ()) -
     if isinstance(raw, list):
         pairs = [expand(value, environment, (*at, str(i))) for i, value in enumerate(raw)]
         return [value for value, _ in pairs], [p for _, more in pairs for p in more]
-    if not isinstance(raw, str) or not at or at[-1] not in _PATH_KEYS:
+    if not isinstance(raw, str) or not (
+        _PATH_KEYS.intersection(at[-1:]) or _PATH_LISTS.intersection(at[-2:])
+    ):
         return raw, problems
 
     def replace(match: re.Match[str]) -> str:
@@ -87,10 +91,20 @@ def absence(path: Path) -> str:
     return f"{problem}{hint}; in that folder: {', '.join(names[:_LISTED]) or 'nothing'}{more}"
 
 
+def _no_run(folder: Path) -> str | None:
+    roots = [folder, *sorted(folder.glob("seed-*"))]
+    if any(RunLayout(root).measurements.is_file() for root in roots):
+        return None
+    return "no run that was scored is there; give the output_dir of a finished one"
+
+
 def file_problems(raw: Any, at: tuple[str, ...] = ()) -> list[Problem]:
-    """Every `path` and `chat_template` under `raw` that names a file that isn't there."""
+    """Every `path` and `chat_template` under `raw` that names a file that isn't there, and every run."""
     if isinstance(raw, list):
         return [p for i, value in enumerate(raw) for p in file_problems(value, (*at, str(i)))]
+    if isinstance(raw, str) and _PATH_LISTS.intersection(at[-2:]) and "${" not in raw:
+        said = missing_file(raw) or _no_run(Path(raw).expanduser())
+        return [Problem(".".join(at), raw, said)] if said else []
     if not isinstance(raw, dict):
         return []
     problems = []

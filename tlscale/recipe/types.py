@@ -218,6 +218,9 @@ class Evaluate(Frozen):
     against: tuple[Control, ...] = Field(
         (), description="Control arms that the result must beat, besides the base."
     )
+    against_runs: tuple[str, ...] = Field(
+        (), description="Run directories of finished runs that the result must beat too."
+    )
     max_rows: Positive | None = Field(None, description="Score at most so many rows of each set.")
     max_new_tokens: Positive = Field(64, description="Longest generation for exact_match.")
     label_template: str = Field(

@@ -5,7 +5,7 @@ Only what the verdict needs is read from a plan, so that runs of other versions 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,10 +31,17 @@ class PlanModel(_Part):
     init: str = "pretrained"
 
 
+class PlanEvaluate(_Part):
+    """Of the recipe's evaluation: other runs that count as control arms."""
+
+    against_runs: tuple[str, ...] = ()
+
+
 class PlanRecipe(_Part):
-    """Of the recipe: model and margins."""
+    """Of the recipe: model, other runs to beat, and margins."""
 
     model: PlanModel
+    evaluate: PlanEvaluate = PlanEvaluate()
     report: Report = Report()
 
 
@@ -147,7 +154,30 @@ def gather(root: Path) -> Evidence:
                 arms.setdefault(folder.name, {})[run.name] = Scored(control, "tuned")
             else:
                 reasons.append(f"The control arm {control.name} has not finished.")
+    for other in seeds[0].plan.recipe.evaluate.against_runs:
+        found, why = _other_run(Path(other).expanduser(), [run.name for run in seeds])
+        reasons += why
+        if found:
+            arms[other] = found
     return Evidence(root, seeds, tuple(controls), arms, tuple(reasons))
+
+
+def _other_run(root: Path, seeds: Sequence[str]) -> tuple[dict[str, Scored], list[str]]:
+    """Another run's scores, tuned or base, by seed: the one of its name, the only one, or in order."""
+    folders = [root] if RunLayout(root).plan.is_file() else _seed_folders(root)
+    runs = [read_run(folder, root) for folder in folders]
+    scored = [
+        Scored(r, arm) for r in runs if (arm := next((a for a in ("tuned", "base") if a in r.arms), ""))
+    ]
+    if not scored:
+        return {}, [f"The run {root} is not there any more, or has no scores, so it was not compared with."]
+    if len(scored) == 1:
+        alone = f"The run {root} has one seed, whose own spread is not in the interval."
+        return dict.fromkeys(seeds, scored[0]), [alone] if len(seeds) > 1 else []
+    named = {one.run.name: one for one in scored}
+    if set(seeds) <= set(named):
+        return {name: named[name] for name in seeds}, []
+    return dict(zip(seeds, scored, strict=False)), [f"The seeds of {root} are paired in order."]
 
 
 def _seed_folders(root: Path) -> list[Path]:

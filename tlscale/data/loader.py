@@ -36,9 +36,10 @@ def batches(
     total = micro * parts
     if lengths is not None:
         order = _grouped(order, lengths, total, generator)
+    # as many micro-batches on every rank, and none that is empty on all
     return [
-        [order[start : start + total][i * world + rank :: parts] for i in range(accumulation)]
-        for start in range(0, n_examples, total)
+        [rows[i * world + rank :: parts] for i in range(accumulation) if i * world < len(rows)]
+        for rows in (order[start : start + total] for start in range(0, n_examples, total))
     ]
 
 

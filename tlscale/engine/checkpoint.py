@@ -17,8 +17,9 @@ from typing import Any
 import numpy
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
+from tlscale.engine.backend import Session
 from tlscale.models.saving import saving
 from tlscale.runs.layout import MANIFEST
 from tlscale.runs.record import sha256, sync_folder, write_json
@@ -37,15 +38,6 @@ class Progress:
     best: float = float("inf")
     evaluations_without_gain: int = 0
     tokens: int = 0
-
-
-def moving(module: nn.Module) -> dict[str, torch.Tensor]:
-    """What training changes: trainable parameters, and running statistics."""
-    found = {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
-    found |= {
-        name: b for name, b in module.named_buffers() if name.endswith(("running_mean", "running_var"))
-    }
-    return found
 
 
 def random_state() -> dict[str, Any]:
@@ -72,14 +64,29 @@ def restore_random(state: dict[str, Any]) -> None:
 
 
 def save(
-    folder: Path, module: nn.Module, parts: Mapping[str, Any], progress: Progress, fingerprint: str
-) -> Path:
-    """Writes `folder`/step-NNNNNN; `parts` are objects with a `state_dict`. Older ones are pruned after."""
+    folder: Path,
+    session: Session,
+    schedule: LRScheduler,
+    progress: Progress,
+    fingerprint: str,
+    *,
+    leads: bool,
+) -> None:
+    """Writes `folder`/step-NNNNNN; older ones are pruned after. All processes call it, one `leads`."""
     target = folder / f"step-{progress.step:06d}"
+    tensors, optimizer = session.tensors(), session.optimizer_state()
+    if not leads:
+        return
     with saving(target) as partial:
-        _save_moving(module, partial / WEIGHTS)
-        state = {name: part.state_dict() for name, part in parts.items()}
-        _save_state({"parts": state, "random": random_state(), "progress": asdict(progress)}, partial)
+        _save_tensors(tensors, partial / WEIGHTS)
+        state = {
+            "optimizer": optimizer,
+            "schedule": schedule.state_dict(),
+            "scaler": session.scaler_state(),
+            "random": random_state(),
+            "progress": asdict(progress),
+        }
+        _save_state(state, partial)
         files = {name: sha256(partial / name) for name in (WEIGHTS, STATE)}
         write_json(partial / MANIFEST, {"fingerprint": fingerprint, "step": progress.step, "files": files})
         shutil.rmtree(target, ignore_errors=True)
@@ -87,7 +94,6 @@ def save(
         sync_folder(folder)
     for old in sorted(folder.glob("step-*"))[:-KEPT]:
         shutil.rmtree(old)
-    return target
 
 
 def newest(folder: Path, fingerprint: str) -> Path | None:
@@ -104,27 +110,33 @@ def newest(folder: Path, fingerprint: str) -> Path | None:
     return None
 
 
-def load(checkpoint: Path, module: nn.Module, parts: Mapping[str, Any]) -> Progress:
-    """Puts `module`, `parts` and the random generators into the saved state."""
-    _load_moving(checkpoint / WEIGHTS, module)
+def load(checkpoint: Path, session: Session, schedule: LRScheduler) -> Progress:
+    """Puts `session`, `schedule` and the random generators into the saved state."""
+    session.load_tensors(load_file(checkpoint / WEIGHTS))
     state = torch.load(checkpoint / STATE, weights_only=True)
-    for name, part in parts.items():
-        part.load_state_dict(state["parts"][name])
+    session.load_optimizer_state(state["optimizer"])
+    schedule.load_state_dict(state["schedule"])
+    for group, rate in zip(session.optimizer.param_groups, schedule.get_last_lr(), strict=True):
+        group["lr"] = rate
+    session.load_scaler_state(state["scaler"])
     restore_random(state["random"])
     return Progress(**state["progress"])
 
 
-def save_best(folder: Path, module: nn.Module) -> None:
-    """Keeps the module's present weights as the best of the stage."""
+def save_best(folder: Path, session: Session, *, leads: bool) -> None:
+    """Keeps the present weights as the best of the stage. All processes call it, one `leads`."""
+    tensors = session.tensors()
+    if not leads:
+        return
     with saving(folder / BEST) as partial:
-        _save_moving(module, partial / BEST)
+        _save_tensors(tensors, partial / BEST)
         (partial / BEST).replace(folder / BEST)
 
 
-def load_best(folder: Path, module: nn.Module) -> None:
+def load_best(folder: Path, session: Session) -> None:
     """Puts the best weights of the stage back; does nothing when none were kept."""
     if (folder / BEST).is_file():
-        _load_moving(folder / BEST, module)
+        session.load_tensors(load_file(folder / BEST))
 
 
 def _save_state(state: Mapping[str, Any], folder: Path) -> None:
@@ -138,12 +150,5 @@ def _save_state(state: Mapping[str, Any], folder: Path) -> None:
             raise
 
 
-def _save_moving(module: nn.Module, path: Path) -> None:
-    save_file({name: t.contiguous().cpu() for name, t in moving(module).items()}, path)
-
-
-def _load_moving(path: Path, module: nn.Module) -> None:
-    tensors = moving(module)
-    with torch.no_grad():
-        for name, value in load_file(path).items():
-            tensors[name].copy_(value)
+def _save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    save_file({name: t.contiguous().cpu() for name, t in tensors.items()}, path)

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from tlscale.data.examples import Example
 from tlscale.data.loader import batches
 from tlscale.engine import checkpoint
+from tlscale.engine.backend import Session, begin
 from tlscale.engine.optim import make_optimizer, make_schedule
 from tlscale.engine.runtime import Runtime
 from tlscale.engine.step import Collate, Terms, mean_objective, objectives, optimize, set_modes, tokens_in
@@ -65,7 +67,7 @@ def count_steps(stage: Stage, batch: Batch, examples: int) -> int:
 
 
 def micro_batches(training: Training, steps: int, done: int) -> Iterator[list[list[Example]]]:
-    """This rank's micro-batches for every step still to do, epoch after epoch."""
+    """This rank's micro-batches for every step still to do, epoch after epoch; the last may be empty."""
     batch, runtime, examples = training.planned.batch, training.runtime, training.examples
     grouped = training.planned.stage.group_by_length
     lengths = [len(example.tokens or ()) for example in examples] if grouped else None
@@ -83,7 +85,7 @@ def micro_batches(training: Training, steps: int, done: int) -> Iterator[list[li
         )
         for micros in made[: steps - step]:
             if step >= done:
-                yield [[examples[i] for i in micro] for micro in micros if micro]
+                yield [[examples[i] for i in micro] for micro in micros]
             step += 1
         epoch += 1
 
@@ -100,19 +102,18 @@ def train(module: nn.Module, training: Training) -> Trained:
     if not training.examples:
         raise TlscaleError(f"stage {stage.name}: no training examples are left after preparation")
     steps = count_steps(stage, training.planned.batch, len(training.examples))
-    optimizer = make_optimizer(module, training.scales, stage.update)
-    schedule = make_schedule(optimizer, stage.schedule, steps)
-    parts = {"optimizer": optimizer, "schedule": schedule}
-    progress = _resumed(module, parts, training)
-    wrapped, prepared = runtime.accelerator.prepare(module, optimizer)
+    session = begin(
+        module, training.planned, runtime, lambda m: make_optimizer(m, training.scales, stage.update)
+    )
+    schedule = make_schedule(session.optimizer, stage.schedule, steps)
+    progress = _resumed(session, schedule, training)
     terms = objectives(stage)
     started, tokens_before = time.perf_counter(), progress.tokens
     loss, stopped = math.nan, False
-    set_modes(module)
+    set_modes(session.module)
     for micros in micro_batches(training, steps, progress.step):
         loss, norm = optimize(
-            wrapped,
-            prepared,
+            session,
             micros,
             terms,
             filler=training.examples[0],
@@ -129,52 +130,59 @@ def train(module: nn.Module, training: Training) -> Trained:
         values = {"loss": loss, "learning_rate": rate, "grad_norm": norm, "tokens_per_second": speed}
         training.watcher.step(progress.step, steps, values)
         if training.validation and _due(stage.budget.eval_steps, progress.step):
-            stopped = _validate(wrapped, module, terms, training, progress)
-        if runtime.leads and _due(stage.budget.save_steps, progress.step):
-            checkpoint.save(training.checkpoints, module, parts, progress, training.fingerprint)
+            stopped = _validate(session, terms, training, progress)
+        if _due(stage.budget.save_steps, progress.step):
+            _save(session, schedule, training, progress)
         if stopped:
             break
     if stage.budget.early_stopping_patience is not None:
-        checkpoint.load_best(training.checkpoints, module)
+        runtime.accelerator.wait_for_everyone()
+        checkpoint.load_best(training.checkpoints, session)
+    session.close()
     return Trained(progress.step, progress.tokens, time.perf_counter() - started, loss, stopped)
 
 
-def _resumed(module: nn.Module, parts: Mapping[str, Any], training: Training) -> checkpoint.Progress:
+def _resumed(session: Session, schedule: LRScheduler, training: Training) -> checkpoint.Progress:
     """Where to go on from: the newest whole checkpoint of the same plan, or the start."""
     found = checkpoint.newest(training.checkpoints, training.fingerprint)
     if found is None:
         return checkpoint.Progress()
-    progress = checkpoint.load(found, module, parts)
+    progress = checkpoint.load(found, session, schedule)
     training.watcher.said(
         "resumed", stage=training.planned.stage.name, step=progress.step, checkpoint=found.name
     )
     return progress
 
 
+def _save(
+    session: Session, schedule: LRScheduler, training: Training, progress: checkpoint.Progress
+) -> None:
+    folder, leads = training.checkpoints, training.runtime.leads
+    checkpoint.save(folder, session, schedule, progress, training.fingerprint, leads=leads)
+
+
 def _due(every: int | None, step: int) -> bool:
     return every is not None and step % every == 0
 
 
-def _validate(
-    wrapped: nn.Module, module: nn.Module, terms: Terms, training: Training, progress: checkpoint.Progress
-) -> bool:
+def _validate(session: Session, terms: Terms, training: Training, progress: checkpoint.Progress) -> bool:
     """Measures the validation loss, keeps the best weights; returns whether patience is at an end."""
     stage, runtime = training.planned.stage, training.runtime
     loss = mean_objective(
-        wrapped,
+        session.module,
         training.validation,
         terms,
         collate=training.collate,
         runtime=runtime,
         size=training.planned.batch.micro,
     )
-    set_modes(module)
+    set_modes(session.module)
     training.watcher.said("validated", stage=stage.name, step=progress.step, loss=loss)
     patience = stage.budget.early_stopping_patience
     if loss < progress.best:
         progress.best, progress.evaluations_without_gain = loss, 0
-        if patience is not None and runtime.leads:
-            checkpoint.save_best(training.checkpoints, module)
+        if patience is not None:
+            checkpoint.save_best(training.checkpoints, session, leads=runtime.leads)
     else:
         progress.evaluations_without_gain += 1
     return patience is not None and progress.evaluations_without_gain >= patience

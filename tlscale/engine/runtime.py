@@ -14,7 +14,7 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import gather_object, set_seed
 
 from tlscale.errors import PlanError, TlscaleError
-from tlscale.planning.types import Plan
+from tlscale.planning.types import Backend, Plan
 
 KILOBYTE = 1024  # the unit of ru_maxrss on Linux
 
@@ -27,6 +27,7 @@ class Runtime:
     device: torch.device
     rank: int
     world: int
+    backend: Backend = "single"
 
     @property
     def leads(self) -> bool:
@@ -85,7 +86,7 @@ def start(plan: Plan, trackers: Path) -> Runtime:
             f"launch as many as planned, or plan anew with hardware.processes={launched}"
         )
     set_seed(plan.seed)
-    return Runtime(accelerator, accelerator.device, accelerator.process_index, live)
+    return Runtime(accelerator, accelerator.device, accelerator.process_index, live, plan.world.backend)
 
 
 def _import_trackers(names: tuple[str, ...]) -> None:

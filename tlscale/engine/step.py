@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import nn
 
 from tlscale import plugins
 from tlscale.data.examples import Example
+from tlscale.engine.backend import Session
 from tlscale.engine.objectives import Objective
 from tlscale.engine.runtime import Runtime
 from tlscale.errors import TlscaleError
@@ -56,8 +56,7 @@ def tokens_in(examples: Iterable[Example]) -> int:
 
 
 def optimize(
-    module: nn.Module,
-    optimizer: Any,
+    session: Session,
     micros: Sequence[Sequence[Example]],
     terms: Terms,
     *,
@@ -68,8 +67,8 @@ def optimize(
 ) -> tuple[float, float]:
     """One optimizer step; returns the loss over all processes and the gradient norm before clipping.
 
-    A process that has no example left in an epoch's last step runs `filler` with weight 0, since all
-    processes must take part in the reduction of gradients.
+    A micro-batch that has no example on this process runs `filler` with weight 0, since all processes
+    must make as many passes: gradients, and with some backends weights, are exchanged in each.
 
     Each term is its sum over all micro-batches and processes divided by its count over the same, so
     any split of the same examples gives the same gradient. Gradients are left in place.
@@ -77,23 +76,20 @@ def optimize(
     Raises:
         TlscaleError: the loss is no longer a finite number; the examples are named.
     """
-    accelerator = runtime.accelerator
-    optimizer.zero_grad(set_to_none=True)
-    idle = not micros
-    made = [collate(micro) for micro in micros or [[filler]]]
-    counts = [
-        max(1.0, runtime.total(0.0 if idle else sum(term.count(batch) for batch in made)))
-        for _, term in terms
-    ]
+    session.zero_grad()
+    made = [collate(micro or [filler]) for micro in micros]
+    live = [batch for batch, micro in zip(made, micros, strict=True) if micro]
+    counts = [max(1.0, runtime.total(sum(term.count(batch) for batch in live))) for _, term in terms]
     summed = torch.zeros((), device=runtime.device)
-    for index, batch in enumerate(made):
-        last = index == len(made) - 1
-        with accelerator.autocast(), _synchronized(accelerator, module, last):
+    for index, (batch, micro) in enumerate(zip(made, micros, strict=True)):
+        with runtime.accelerator.autocast(), session.passing(last=index == len(made) - 1):
             moved = on_device(batch, runtime.device)
-            parts = [w * term.total(module, moved) / n for (w, term), n in zip(terms, counts, strict=True)]
-            loss = torch.stack(parts).sum() * (0.0 if idle else 1.0)
-            # Data parallelism averages gradients over processes; the sum is what is wanted.
-            accelerator.backward(loss * runtime.world)
+            parts = [
+                w * term.total(session.module, moved) / n
+                for (w, term), n in zip(terms, counts, strict=True)
+            ]
+            loss = torch.stack(parts).sum() * (1.0 if micro else 0.0)
+            session.backward(loss)
         summed += loss.detach()
     loss_value = runtime.total(float(summed))
     if not math.isfinite(loss_value):
@@ -101,15 +97,7 @@ def optimize(
         raise TlscaleError(
             f"the loss became {loss_value}; lower train.learning_rate, or look at these rows: {rows[:400]}"
         )
-    trainable = [p for p in module.parameters() if p.requires_grad]
-    norm = accelerator.clip_grad_norm_(trainable, max_grad_norm or math.inf)
-    optimizer.step()
-    return loss_value, float(norm)
-
-
-def _synchronized(accelerator: Any, module: nn.Module, last: bool) -> AbstractContextManager[Any]:
-    waiting: AbstractContextManager[Any] = nullcontext() if last else accelerator.no_sync(module)
-    return waiting
+    return loss_value, session.step(max_grad_norm)
 
 
 @torch.no_grad()
@@ -124,15 +112,19 @@ def mean_objective(
 ) -> float:
     """The weighted objective over `examples`, `size` rows at a time, shared out over the processes."""
     mine = list(examples)[runtime.rank :: runtime.world]
+    most = math.ceil(len(examples) / runtime.world)
     module.eval()
     totals, counts = [0.0] * len(terms), [0.0] * len(terms)
-    for start in range(0, len(mine), size):
-        batch = collate(mine[start : start + size])
+    for start in range(0, most, size):
+        rows = mine[start : start + size]
+        # all processes make as many passes, since with some backends a pass needs all of them
+        batch = collate(rows or [examples[0]])
         with runtime.accelerator.autocast():
             moved = on_device(batch, runtime.device)
             for index, (_, term) in enumerate(terms):
-                totals[index] += float(term.total(module, moved))
-                counts[index] += term.count(batch)
+                total = float(term.total(module, moved))
+                totals[index] += total if rows else 0.0
+                counts[index] += term.count(batch) if rows else 0
     return sum(
         weight * runtime.total(total) / max(1.0, runtime.total(count))
         for (weight, _), total, count in zip(terms, totals, counts, strict=True)

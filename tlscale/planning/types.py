@@ -7,7 +7,10 @@ from typing import Literal
 from pydantic import JsonValue
 
 from tlscale.recipe.base import Frozen
-from tlscale.recipe.types import Recipe, Source
+from tlscale.recipe.types import Offload, Recipe, Source
+
+Sharding = Literal["none", "fsdp2", "zero1", "zero2", "zero3"]
+Backend = Literal["single", "ddp", "fsdp2", "zero1", "zero2", "zero3"]
 
 
 class Tensor(Frozen):
@@ -188,6 +191,21 @@ class World(Frozen):
     processes: int
     dtype: Literal["float32", "bfloat16", "float16"]
     memory_per_device: int | None
+    machines: int = 1
+    sharding: Sharding = "none"
+    offload: Offload = "none"
+
+    @property
+    def backend(self) -> Backend:
+        """How the processes train together."""
+        if self.sharding != "none":
+            return self.sharding
+        return "single" if self.processes == 1 else "ddp"
+
+    @property
+    def shards_weights(self) -> bool:
+        """Whether no process holds the whole model, so that a forward pass needs all of them."""
+        return self.sharding in ("fsdp2", "zero3")
 
 
 class DataFacts(Frozen):

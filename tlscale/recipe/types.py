@@ -16,6 +16,7 @@ Task = Literal["causal-lm", "sequence-classification", "image-classification", "
 Quantization = Literal["none", "nf4", "fp4", "int8"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Control = Literal["majority", "zero_shot", "features", "scratch"]
+Offload = Literal["none", "optimizer", "parameters"]
 Metric = Literal["accuracy", "f1_macro", "nll", "perplexity", "exact_match"]
 
 Positive = Annotated[int, Field(gt=0)]

@@ -1,0 +1,1 @@
+"""The ways to train one module on several processes, behind one protocol: `tlscale.engine.backend`."""

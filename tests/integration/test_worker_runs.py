@@ -87,6 +87,21 @@ def scores(layout: RunLayout) -> dict[str, float]:
     return {f"{r['suite']} {r['arm']} {r['metric']}": r["value"] for r in rows}
 
 
+def logged(layout: RunLayout) -> list[float]:
+    events = [json.loads(line) for line in layout.events.read_text().splitlines()]
+    return [event["loss"] for event in events if event["event"] == "step"]
+
+
+def test_packed_rows_train_as_their_texts_do(run: Run) -> None:
+    # one step over all rows, so that both see the same texts in every step
+    train = {"train_batch_size": 64, "max_steps": 6, "logging_steps": 1}
+    plain = run("causal-lm", strategy=LORA, train=train, folder="plain")
+    rows = run("causal-lm", strategy=LORA, train=train, folder="packed", data={"packing": True})
+    said = [e for e in map(json.loads, rows.events.read_text().splitlines()) if e["event"] == "stage"]
+    assert said[0]["examples"] == 24
+    assert logged(rows) == pytest.approx(logged(plain), rel=1e-5)
+
+
 def manifest(layout: RunLayout) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((layout.adapter / "manifest.json").read_text())
     return content

@@ -31,6 +31,7 @@ CPU = World(device="cpu", processes=1, dtype="float32", memory_per_device=None)
 LORA = Adapter(peft_type="LORA", fields={"r": 4})
 PREFIX = Adapter(peft_type="PREFIX_TUNING", fields={"num_virtual_tokens": 4})
 ROWS = {"path": "rows.csv", "text": "text"}
+PACKED = {"train": ROWS, "test": ROWS, "packing": True}
 ADAPT: dict[str, Any] = {"adapter": LORA, "rules": (FREEZE_ALL,)}
 POOLED: dict[str, Any] = {"head": Head(kind="pooled"), "rules": (TRAIN_HEAD, FREEZE_ALL)}
 IMAGES = llama(labels=LABELS).model_copy(
@@ -98,6 +99,20 @@ CASES: list[tuple[str, Recipe, Facts, dict[str, Any] | None, str]] = [
         llama(),
         {**ADAPT, "adapter": PREFIX, "gradient_checkpointing": True},
         "prefix tuning hands its keys",
+    ),
+    (
+        "packed labels",
+        recipe_of(CLASSIFY, data=PACKED),
+        llama(labels=LABELS),
+        {},
+        r"data\.packing: only next-token prediction",
+    ),
+    (
+        "packed prefix",
+        recipe_of(data=PACKED),
+        llama(),
+        {**ADAPT, "adapter": PREFIX},
+        r"data\.packing: the method puts its own tokens",
     ),
     (
         "float16 on a cpu",

@@ -21,7 +21,9 @@ def collate(
 
     Examples with features: features float32 [B, H], labels int64 [B]. Otherwise by task:
     causal-lm: input_ids, attention_mask, labels int64 [B, T], labels aligned with input_ids (the model
-    shifts) and -100 where nothing is learned. sequence-classification: input_ids, attention_mask
+    shifts) and -100 where nothing is learned. Packed examples have position_ids int64 [B, T] in place
+    of attention_mask: models tell packed texts apart by them, padding is one more text that nobody
+    learns. sequence-classification: input_ids, attention_mask
     [B, T], labels [B]. image-classification: pixel_values float32 [B, 3, H, W], labels [B].
     sentence-embedding: anchor and positive, each with input_ids and attention_mask.
     """
@@ -44,6 +46,9 @@ def collate(
         }
     else:
         batch = dict(_padded([_there(e.tokens, e) for e in examples], pad_id))
+        if any(e.segments for e in examples):
+            del batch["attention_mask"]
+            batch["position_ids"] = _positions(examples)
         batch["labels"] = _labels(examples) if task == "sequence-classification" else _targets(examples)
     return _moved(batch, device) if device is not None else batch
 
@@ -73,6 +78,15 @@ def _targets(examples: Sequence[Example]) -> torch.Tensor:
     ]
     width = max(len(row) for row in rows)
     return torch.tensor([row + [IGNORED] * (width - len(row)) for row in rows])
+
+
+def _positions(examples: Sequence[Example]) -> torch.Tensor:
+    """int64 [B, T]: from 0 at every packed text, and again over the padding."""
+    lengths = [example.segments or (len(_there(example.tokens, example)),) for example in examples]
+    width = max(map(sum, lengths))
+    return torch.tensor(
+        [[at for length in (*row, width - sum(row)) for at in range(length)] for row in lengths]
+    )
 
 
 def _moved(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:

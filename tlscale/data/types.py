@@ -15,7 +15,8 @@ class Example:
     never is, nothing predicts it. `label`: index into the recipe's labels. `pixels`: float32
     [3, H, W]. `pair`: token ids of the positive text. `features`: the frozen backbone's vector [H].
     `text` and `reference` are what a person would read: the input and the right answer.
-    `prompt_tokens` of `tokens` come before the first learned completion.
+    `prompt_tokens` of `tokens` come before the first learned completion. `segments`: lengths of the
+    examples that were packed into this one, which must not see each other.
     """
 
     where: str
@@ -28,6 +29,7 @@ class Example:
     pixels: torch.Tensor | None = None
     pair: list[int] | None = None
     features: torch.Tensor | None = None
+    segments: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

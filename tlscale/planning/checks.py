@@ -21,6 +21,14 @@ METRICS: dict[str, tuple[str, ...]] = {
     "sentence-embedding": ("accuracy",),
 }
 HEAVY_DROPOUT = 0.7
+VIRTUAL_TOKENS = (
+    "PROMPT_TUNING",
+    "PREFIX_TUNING",
+    "P_TUNING",
+    "MULTITASK_PROMPT_TUNING",
+    "CPT",
+    "ADAPTION_PROMPT",
+)
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio"}
 
 
@@ -126,6 +134,23 @@ CLASHES: tuple[Clash, ...] = (
         ),
         "prefix tuning hands its keys and values over in the cache, which recomputation switches off",
         "set train.gradient_checkpointing to false, or use method: prompt_tuning or lora",
+    ),
+    Clash(
+        "data.packing",
+        lambda c: c.recipe.data.packing and c.recipe.model.task != "causal-lm",
+        "only next-token prediction can learn from several texts in one row",
+        "set data.packing to false; train.group_by_length saves padding for every text task",
+    ),
+    Clash(
+        "data.packing",
+        lambda c: (
+            c.recipe.data.packing
+            and c.stage is not None
+            and c.stage.adapter is not None
+            and c.stage.adapter.peft_type in VIRTUAL_TOKENS
+        ),
+        "the method puts its own tokens before a row, where only the first packed text would see them",
+        "set data.packing to false, or use method: lora",
     ),
     Clash(
         "model.dtype",

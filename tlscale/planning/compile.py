@@ -59,9 +59,10 @@ def compile_plan(recipe: Recipe, *, seed: int | None = None, offline: bool = Fal
     stages = _stages(recipe, facts)
     notes = checks.check(recipe, facts, stages, world)
     rows = next((d.rows for d in data if d.role == "train"), None)
-    windows = next((d.format for d in data if d.role == "train"), None) == "text"
+    # documents become windows, and packed examples share rows: how many is known when they are tokens
+    uncounted = recipe.data.packing or next((d.format for d in data if d.role == "train"), None) == "text"
     planned = tuple(
-        _plan_stage(stage, recipe, facts, world, length, None if windows or stage.source else rows)
+        _plan_stage(stage, recipe, facts, world, length, None if uncounted or stage.source else rows)
         for stage in stages
     )
     unsigned = Plan(

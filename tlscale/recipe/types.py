@@ -136,6 +136,11 @@ class Data(Frozen):
     max_length: Positive | None = Field(
         None, description="Longest sequence in tokens; by default the model's own limit, at most 1024."
     )
+    packing: bool = Field(
+        False,
+        description="Several short training examples in one row of max_length, kept apart: less padding. "
+        "A row of a batch is then a packed row.",
+    )
     overflow: Literal["cut", "drop", "error"] = Field(
         "cut", description="What becomes of longer rows; always counted and reported."
     )

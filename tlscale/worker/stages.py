@@ -17,6 +17,7 @@ from tlscale.engine.loop import Training, train
 from tlscale.engine.runtime import Runtime
 from tlscale.errors import VerificationError
 from tlscale.models import adapt, artifact
+from tlscale.models.caching import without_cache
 from tlscale.models.load import load_base
 from tlscale.models.merge import merge
 from tlscale.models.verify import VerifyReport, verify
@@ -25,6 +26,7 @@ from tlscale.recipe.types import Model
 from tlscale.runs.layout import MANIFEST, RunLayout
 from tlscale.worker.console import Reporter
 from tlscale.worker.examples import Roles
+from tlscale.worker.packing import pack
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def run_stage(job: Job, planned: PlannedStage, loaded: nn.Module | None) -> nn.M
     job.reporter.said(
         "stage", name=stage.name, examples=len(training.examples), trainable=planned.trainable
     )
-    done = train(module, training)
+    with without_cache(module):
+        done = train(module, training)
     job.reporter.close()
     job.reporter.said(
         "trained", stage=stage.name, steps=done.steps, tokens=done.tokens, seconds=round(done.seconds, 2),
@@ -115,6 +118,10 @@ def _training(job: Job, planned: PlannedStage, module: nn.Module) -> Training:
         )
         examples = featurized(module, examples, collate=batches, size=size, device=job.runtime.device)
         validation = featurized(module, validation, collate=batches, size=size, device=job.runtime.device)
+    if plan.recipe.data.packing:
+        rows = pack(module, examples, size=plan.max_length, collate=batches, device=job.runtime.device)
+        job.reporter.phase("packing", f"{len(examples):,} examples in {len(rows):,} rows")
+        examples = rows
     return Training(
         planned=planned,
         examples=examples,

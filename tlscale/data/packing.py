@@ -1,0 +1,58 @@
+"""Several short examples in one row: less padding, the same tokens learned.
+
+Best-fit decreasing: every example goes into the fullest row that still has room for it (Krell et al. 2021,
+arXiv:2107.02027). Positions start again at every example, by which the model keeps them apart.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tlscale.data.types import Example
+
+
+def rows_of(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Which items share a row of at most `size` tokens: indices, ascending in a row and by their first."""
+    rows: list[list[int]] = []
+    with_room: defaultdict[int, list[int]] = defaultdict(list)
+    rooms = 0  # bit r is set where a row with room for r more tokens exists
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        length = lengths[index]
+        fitting = rooms >> length
+        if not fitting:
+            room, row = size, len(rows)
+            rows.append([])
+        else:
+            room = length + (fitting & -fitting).bit_length() - 1
+            row = with_room[room].pop()
+            if not with_room[room]:
+                rooms &= ~(1 << room)
+        rows[row].append(index)
+        left = max(0, room - length)
+        if left:
+            with_room[left].append(row)
+            rooms |= 1 << left
+    return sorted(sorted(row) for row in rows)
+
+
+def packed(examples: Sequence[Example], size: int) -> tuple[Example, ...]:
+    """Language examples joined to rows of at most `size` tokens; every token stays in exactly one row.
+
+    `where` names all that share a row, so that an error still names the rows of the data.
+    """
+    found = rows_of([len(example.tokens or ()) for example in examples], size)
+    return tuple(_joined([examples[i] for i in row]) for row in found)
+
+
+def _joined(parts: Sequence[Example]) -> Example:
+    return replace(
+        parts[0],
+        where=", ".join(part.where for part in parts),
+        text="",
+        reference="",
+        tokens=[token for part in parts for token in part.tokens or ()],
+        loss=[learned for part in parts for learned in part.loss or ()],
+        segments=tuple(len(part.tokens or ()) for part in parts),
+    )

@@ -32,12 +32,14 @@ def test_the_surface_is_frozen() -> None:
     actions = next(a for a in parser()._actions if a.dest == "COMMAND" or a.choices)
     assert actions.choices is not None
     assert list(actions.choices) == [
-        "init", "check", "plan", "run", "eval", "verify", "report", "compare", "merge", "predict",
+        "init", "check", "plan", "run", "probe", "eval", "verify", "report", "compare", "merge", "predict",
         "plugins", "env", "schema", "completion",
     ]  # fmt: skip
 
 
-COMMANDS = "init check plan run eval verify report compare merge predict plugins env schema completion"
+COMMANDS = (
+    "init check plan run probe eval verify report compare merge predict plugins env schema completion"
+)
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS.split()])

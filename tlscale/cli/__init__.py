@@ -69,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--dry-run", action="store_true", help="print the commands that would run")
     made.add_argument("--gate", action="store_true", help="exit 4 unless POSITIVE or EQUIVALENT")
     made.add_argument("--offline", action="store_true", help="read the Hub's cache only")
+    _probe(commands)
     for name, text in (
         ("eval", "score a run's base and result again"),
         ("verify", "prove that a run's saved result is whole, moved, and loads to the same logits"),
@@ -125,6 +126,21 @@ def _check(commands: Commands) -> None:
     made.add_argument("--no-data", action="store_true", help="look at the recipe alone")
     made.add_argument(
         "--examples", type=_positive, metavar="N", help="show N of each role as the model gets them"
+    )
+    made.add_argument("--offline", action="store_true", help="read the Hub's cache only")
+
+
+def _probe(commands: Commands) -> None:
+    made = _recipe_command(
+        commands, "probe", "rank bases, layers and poolings for a task by frozen features", "probe"
+    )
+    made.add_argument(
+        "--models", metavar="A,B", help="bases, each NAME or NAME@REVISION; by default the recipe's"
+    )
+    made.add_argument("--layers", action="store_true", help="every layer, not only the last")
+    made.add_argument("--poolings", metavar="A,B", default="auto", help="of auto, mean, cls and last")
+    made.add_argument(
+        "--rows", type=_positive, metavar="N", default=2000, help="rows of each role; by default 2000"
     )
     made.add_argument("--offline", action="store_true", help="read the Hub's cache only")
 

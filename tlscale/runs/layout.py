@@ -52,6 +52,11 @@ class RunLayout:
         """What the examples look like to the model, for `tlscale check --examples`."""
         return self.root / "inspection.json"
 
+    @property
+    def probe(self) -> Path:
+        """What `tlscale probe` found: sources of features, ranked."""
+        return self.root / "probe.json"
+
     def outcomes(self, arm: str, suite: str) -> Path:
         """Per-example outcomes of one evaluation, one JSON object a line."""
         return self.root / "outcomes" / f"{arm}-{suite}.jsonl"

@@ -22,6 +22,7 @@ from tlscale.worker.inspection import inspect
 from tlscale.worker.measure import Judge, base_arm, control_arms, model_arm
 from tlscale.worker.merging import merge
 from tlscale.worker.predicting import predict
+from tlscale.worker.probing import probe
 from tlscale.worker.stages import (
     Job,
     describe,
@@ -122,6 +123,7 @@ ACTIONS: dict[str, Callable[..., None]] = {
     "inspect": inspect,
     "merge": merge,
     "predict": predict,
+    "probe": probe,
 }
 
 

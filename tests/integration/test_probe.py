@@ -1,0 +1,94 @@
+"""`tlscale probe` on real small encoders: the ranking, its file, and what can't be meant."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration import tiny
+
+ROOT = Path(__file__).parents[2]
+
+
+def tlscale(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "tlscale", *arguments], cwd=folder, env=environment, check=False,
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("probe")
+    for name in ("one", "llama"):
+        (made / name).mkdir()
+    tiny.bert(made / "one")
+    tiny.llama(made / "llama")
+    tiny.sentences(made / "rows.jsonl", 120)
+    (made / "r.yaml").write_text(
+        "version: 1\nname: colours\n"
+        "model: {model_name_or_path: ./one, task: sequence-classification}\n"
+        "data: {train: {path: rows.jsonl, text: text, label: label}, max_length: 32}\n"
+        "strategy: {kind: features}\nhardware: {device: cpu}\n"
+    )
+    return made
+
+
+def test_ranks_layers_of_several_bases(folder: Path) -> None:
+    done = tlscale(
+        folder, "probe", "r.yaml", "--models", "./one,./llama", "--layers", "--poolings", "mean,cls"
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads((folder / "runs/colours-probe/probe.json").read_text())
+    sources = told["sources"]
+    assert len(sources) == 2 * 3 * 2
+    assert [s["scores"]["logme"] for s in sources] == sorted(
+        (s["scores"]["logme"] for s in sources), reverse=True
+    )
+    best = sources[0]
+    assert best["scores"]["linear"] > 0.9, "the mean of the words tells the colour that one of them names"
+    assert best["pooling"] == "mean"
+    assert best["logme_shuffled"] < best["scores"]["logme"]
+    first_tokens = [s for s in sources if s["pooling"] == "cls" and s["layer"] == 0]
+    assert all(s["scores"]["linear"] < 0.5 for s in first_tokens), "the first token is always the same"
+    assert told["agreement"]["logme"] > 0.5
+    assert all(one["c2st_p"] > 0.001 for one in told["shift"]), "both are drawn from the same rows"
+    assert "rank agreement with linear" in done.stdout
+    assert "told apart" in done.stdout
+    again = tlscale(folder, "probe", "r.yaml", "--rows", "60", "--json")
+    assert again.returncode == 0, again.stderr
+    assert [(s["layer"], s["pooling"]) for s in json.loads(again.stdout)["sources"]] == [(2, "mean")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--poolings", "maen"], "did you mean mean?"),
+        (["--models", "./two"], "./two"),
+        (["--rows", "1"], "at least 2"),
+    ],
+    ids=["pooling", "model", "rows"],
+)
+def test_what_cannot_be_meant_leaves_nothing(folder: Path, arguments: list[str], said: str) -> None:
+    done = tlscale(folder, "probe", "r.yaml", "output_dir=elsewhere", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert not (folder / "elsewhere-probe").exists()
+
+
+def test_other_tasks_and_other_folders_are_refused(folder: Path) -> None:
+    done = tlscale(folder, "probe", "r.yaml", "model.task=causal-lm", "strategy={kind: full}")
+    assert done.returncode == 2
+    assert "probes need labelled rows" in done.stderr
+    (folder / "mine-probe").mkdir()
+    (folder / "mine-probe" / "notes.txt").write_text("keep")
+    done = tlscale(folder, "probe", "r.yaml", "output_dir=mine")
+    assert done.returncode == 2
+    assert "something else" in done.stderr
+    assert [file.name for file in (folder / "mine-probe").iterdir()] == ["notes.txt"]

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from tlscale.data.collate import collate
-from tlscale.data.packing import packed, rows_of
+from tlscale.data.packing import Packed, rows_of
 from tlscale.data.types import Example
 from tlscale.engine.objectives import task
 from tlscale.errors import PlanError
@@ -61,7 +61,7 @@ def texts(count: int = 9) -> list[Example]:
 @pytest.mark.parametrize("kind", sorted(APART))
 def test_a_packed_row_has_the_loss_and_the_gradient_of_its_texts(kind: str) -> None:
     module, examples = model(APART[kind]), texts()
-    rows = packed(examples, 24)
+    rows = Packed(examples, 24)
     assert len(rows) < len(examples)
     found = []
     for some in (examples, rows):
@@ -104,7 +104,7 @@ def test_rows_are_full_whole_and_few(seed: int) -> None:
 
 def test_a_row_says_where_all_of_it_came_from() -> None:
     examples = texts(3)
-    (row,) = packed(examples, 100)
+    (row,) = Packed(examples, 100)
     assert row.where == "rows:0, rows:1, rows:2"
     assert row.segments == tuple(len(example.tokens or ()) for example in examples)
     batch = collated([row, examples[0]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -15,6 +16,7 @@ from accelerate.state import AcceleratorState, PartialState
 from tests.integration import tiny
 from tlscale.errors import TlscaleError
 from tlscale.outer.repeat import prepare, runs_of
+from tlscale.planning.compile import read_plan
 from tlscale.recipe.load import check
 from tlscale.runs.layout import RunLayout
 from tlscale.worker.run import ACTIONS
@@ -90,6 +92,27 @@ def scores(layout: RunLayout) -> dict[str, float]:
 def logged(layout: RunLayout) -> list[float]:
     events = [json.loads(line) for line in layout.events.read_text().splitlines()]
     return [event["loss"] for event in events if event["event"] == "step"]
+
+
+def test_rows_are_tokenized_once_and_again_when_they_change(
+    run: Run, models: dict[str, Path], tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    shutil.copy(models["rows"], rows)
+    data = {"train": {"path": str(rows), **COLUMNS["causal-lm"]}}
+    layout = run("causal-lm", strategy=LORA, data=data, train={"max_steps": 1})
+    kept = layout.examples / "train" / "tokens"
+    made = kept.stat().st_ino
+    layout.done.unlink()
+    run("causal-lm", strategy=LORA, data=data, train={"max_steps": 1})
+    assert kept.stat().st_ino == made
+    with rows.open("a") as file:
+        file.write(rows.read_text().splitlines()[0] + "\n")
+    plan = read_plan(layout.plan)
+    ACTIONS["evaluate"](plan, layout, False)
+    assert kept.stat().st_ino != made
+    said = [e["text"] for e in map(json.loads, layout.events.read_text().splitlines()) if "text" in e]
+    assert any(f"changed since this run began, so its rows are read anew: {rows}" in text for text in said)
 
 
 def test_packed_rows_train_as_their_texts_do(run: Run) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import overload
 
 from tlscale.data.types import Example
 
@@ -37,13 +38,28 @@ def rows_of(lengths: Sequence[int], size: int) -> list[list[int]]:
     return sorted(sorted(row) for row in rows)
 
 
-def packed(examples: Sequence[Example], size: int) -> tuple[Example, ...]:
+class Packed(Sequence[Example]):
     """Language examples joined to rows of at most `size` tokens; every token stays in exactly one row.
 
-    `where` names all that share a row, so that an error still names the rows of the data.
+    A row is joined when it is asked for. Its `where` names all that share it, so that an error still
+    names the rows of the data.
     """
-    found = rows_of([len(example.tokens or ()) for example in examples], size)
-    return tuple(_joined([examples[i] for i in row]) for row in found)
+
+    def __init__(self, examples: Sequence[Example], size: int) -> None:
+        self._examples = examples
+        self._rows = rows_of([len(example.tokens or ()) for example in examples], size)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Example, ...]: ...
+    def __getitem__(self, index: int | slice) -> Example | tuple[Example, ...]:
+        if isinstance(index, slice):
+            return tuple(self[at] for at in range(*index.indices(len(self))))
+        return _joined([self._examples[at] for at in self._rows[index]])
 
 
 def _joined(parts: Sequence[Example]) -> Example:

@@ -42,7 +42,8 @@ def make_schedule(optimizer: torch.optim.Optimizer, schedule: Schedule, steps: i
     made: LRScheduler = get_scheduler(
         kind,
         optimizer,
-        num_warmup_steps=math.ceil(schedule.warmup_ratio * steps),
+        # a run of one step would otherwise be warm-up alone, at rate 0
+        num_warmup_steps=min(math.ceil(schedule.warmup_ratio * steps), steps - 1),
         num_training_steps=steps,
     )
     return made

@@ -20,7 +20,7 @@ class Suite:
     """Examples to be scored, and by which metrics; `name` is target or retention."""
 
     name: str
-    examples: tuple[Example, ...]
+    examples: Sequence[Example]
     metrics: tuple[str, ...]
 
 
@@ -42,7 +42,7 @@ def evaluate(
 
     Every process scores its share, so the metrics don't depend on how many there are.
     """
-    mine = list(enumerate(suite.examples))[rank::world]
+    mine = [(at, suite.examples[at]) for at in range(rank, len(suite.examples), world)]
     outcomes = sorted(collect(arm.predict(mine)), key=lambda outcome: outcome.item)
     path = layout.outcomes(arm.name, suite.name)
     made = []

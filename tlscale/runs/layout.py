@@ -57,6 +57,11 @@ class RunLayout:
         """What `tlscale probe` found: sources of features, ranked."""
         return self.root / "probe.json"
 
+    @property
+    def examples(self) -> Path:
+        """The tokenized rows of every role, which can always be made again."""
+        return self.root / "examples"
+
     def outcomes(self, arm: str, suite: str) -> Path:
         """Per-example outcomes of one evaluation, one JSON object a line."""
         return self.root / "outcomes" / f"{arm}-{suite}.jsonl"

@@ -1,20 +1,36 @@
-"""Reads the plan's data and turns it into examples, role by role."""
+"""Reads the plan's data and turns it into examples, role by role: once, by the leading process.
+
+Texts go to flat files in the run directory, which the other processes and later tries of the run map into
+memory, so that rows are tokenized once and held once a machine.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
 from typing import Any
 
-from tlscale.data.examples import Example, prepare
+from tlscale import __version__
+from tlscale.data.examples import Example, Prepared, PrepareReport, prepare
+from tlscale.data.store import Stored, write
+from tlscale.engine.runtime import Runtime
 from tlscale.errors import PlanError
+from tlscale.models.saving import saving
 from tlscale.planning.types import Plan
 from tlscale.recipe.types import Source
-from tlscale.sources import Row, read
+from tlscale.runs.layout import MANIFEST, RunLayout
+from tlscale.runs.record import write_json
+from tlscale.sources import Row, read, resolve
 from tlscale.sources.roles import GIVEN, Rows, role_rows
 from tlscale.worker.console import Reporter
 
-Roles = dict[str, tuple[Example, ...]]
+Roles = dict[str, Sequence[Example]]
+ROWS_AT_ONCE = 4096
+LOOK_AGAIN_SECONDS = 0.2
 
 
 def load_rows(plan: Plan) -> dict[str, tuple[Source, Rows]]:
@@ -37,8 +53,41 @@ def thinned(rows: Sequence[Row], most: int | None) -> Rows:
     return tuple(rows[index * len(rows) // most] for index in range(most))
 
 
-def load_examples(plan: Plan, processor: Any, reporter: Reporter) -> Roles:
-    """The examples of each role, and of each stage that brings its own rows (under the stage's name)."""
+def load_examples(
+    plan: Plan, layout: RunLayout, runtime: Runtime, processor: Any, reporter: Reporter
+) -> Roles:
+    """The examples of each role, and of each stage that brings its own rows (under the stage's name).
+
+    Raises:
+        PlanError: a stage has no rows to train on.
+        DataError: a row can't be read or used.
+    """
+    if plan.recipe.model.task == "image-classification":
+        found: Roles = {}
+        for role, source, rows in _sources(plan):
+            prepared = list(_prepared(plan, processor, source, rows))
+            _say(plan, reporter, role, _summed(prepared))
+            found[role] = tuple(example for one in prepared for example in one.examples)
+        return found
+    stamp = _stamp(plan)
+    if runtime.leads:
+        before = _manifest(layout).get("stamp")
+        if before is not None and before["files"] != stamp["files"]:
+            changed = [path for path, state in stamp["files"].items() if before["files"].get(path) != state]
+            reporter.warn(f"changed since this run began, so its rows are read anew: {', '.join(changed)}")
+        if before != stamp:
+            _store(plan, layout, stamp, processor)
+        for role, report in _manifest(layout)["roles"].items():
+            _say(plan, reporter, role, PrepareReport(**report))
+    while _manifest(layout).get("stamp") != stamp:
+        # No collective call: making examples may take longer than those wait. If the leading process
+        # fails, the launcher ends this one.
+        time.sleep(LOOK_AGAIN_SECONDS)
+    return {role: Stored(layout.examples / role) for role in _manifest(layout)["roles"]}
+
+
+def _sources(plan: Plan) -> Iterator[tuple[str, Source, Rows]]:
+    """Every role with its rows, read one after the other."""
     rows = load_rows(plan)
     for role in ("test", "retention"):
         if role in rows:
@@ -49,32 +98,83 @@ def load_examples(plan: Plan, processor: Any, reporter: Reporter) -> Roles:
             rows[planned.stage.name] = (own, read(own, seed=plan.seed))
     if plan.stages and not all(p.stage.name in rows or "train" in rows for p in plan.stages):
         raise PlanError("data.train: missing; every stage needs rows to train on")
-    return {role: _prepared(plan, processor, reporter, role, *pair) for role, pair in rows.items()}
+    yield from ((role, source, found) for role, (source, found) in rows.items())
 
 
-def _prepared(
-    plan: Plan, processor: Any, reporter: Reporter, role: str, source: Source, rows: Rows
-) -> tuple[Example, ...]:
-    made = prepare(
-        rows,
-        source,
-        task=plan.recipe.model.task,
-        processor=processor,
-        labels=plan.facts.labels,
-        max_length=plan.max_length,
-        overflow=plan.recipe.data.overflow,
-        loss_on=plan.recipe.data.loss_on,
-    )
-    report = made.report
+def _prepared(plan: Plan, processor: Any, source: Source, rows: Rows) -> Iterator[Prepared]:
+    """The examples of `rows`, some thousand rows at a time."""
+    for start in range(0, max(1, len(rows)), ROWS_AT_ONCE):
+        yield prepare(
+            rows[start : start + ROWS_AT_ONCE],
+            source,
+            task=plan.recipe.model.task,
+            processor=processor,
+            labels=plan.facts.labels,
+            max_length=plan.max_length,
+            overflow=plan.recipe.data.overflow,
+            loss_on=plan.recipe.data.loss_on,
+        )
+
+
+def _summed(parts: Sequence[Prepared]) -> PrepareReport:
+    names = [field.name for field in fields(PrepareReport)]
+    return PrepareReport(**{name: sum(getattr(part.report, name) for part in parts) for name in names})
+
+
+def _store(plan: Plan, layout: RunLayout, stamp: dict[str, Any], processor: Any) -> None:
+    """Makes all examples and puts them into the run directory, whole or not at all."""
+    reports: dict[str, Any] = {}
+    with saving(layout.examples) as partial:
+        for role, source, rows in _sources(plan):
+            accounts: list[Prepared] = []
+
+            def made(source: Source = source, rows: Rows = rows, kept: list[Prepared] = accounts) -> Any:
+                for one in _prepared(plan, processor, source, rows):
+                    kept.append(replace(one, examples=()))
+                    yield from one.examples
+
+            (partial / role).mkdir()
+            write(partial / role, made())
+            reports[role] = asdict(_summed(accounts))
+        write_json(partial / MANIFEST, {"stamp": stamp, "roles": reports})
+        shutil.rmtree(layout.examples, ignore_errors=True)
+        partial.rename(layout.examples)
+
+
+def _manifest(layout: RunLayout) -> dict[str, Any]:
+    """What is known of the stored examples; empty where there are none."""
+    try:
+        found: dict[str, Any] = json.loads((layout.examples / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return found
+
+
+def _stamp(plan: Plan) -> dict[str, Any]:
+    """What stored examples must have been made from to be used: the plan, and the files as they are."""
+    data = plan.recipe.data
+    given = (data.train, data.validation, data.test, data.retention)
+    sources = [*given, *(planned.stage.source for planned in plan.stages)]
+    paths = sorted({source.path for source in sources if source is not None and source.path is not None})
+    states = {path: _state(resolve(path)) for path in paths}
+    return {"plan": plan.fingerprint, "tlscale": __version__, "files": states}
+
+
+def _state(path: Path) -> list[int] | None:
+    if not path.exists():
+        return None
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _say(plan: Plan, reporter: Reporter, role: str, report: PrepareReport) -> None:
     reporter.said("data", role=role, **asdict(report))
     text = f"{role}: {report.rows:,} rows, {report.examples:,} examples"
-    if report.tokens:
+    if report.tokens and plan.recipe.model.task == "causal-lm":
         share = report.supervised_tokens / report.tokens
-        text += (
-            f", {report.tokens:,} tokens ({share:.0%} trained on)"
-            if _masked(plan)
-            else f", {report.tokens:,} tokens"
-        )
+        text += f", {report.tokens:,} tokens ({share:.0%} trained on)"
+    elif report.tokens:
+        text += f", {report.tokens:,} tokens"
     reporter.phase("data", text)
     if report.cut_rows or report.dropped_rows:
         reporter.warn(
@@ -82,8 +182,3 @@ def _prepared(
             f"{report.cut_tokens:,} tokens, {report.dropped_rows:,} rows were dropped; "
             "raise data.max_length or set data.overflow=error"
         )
-    return made.examples
-
-
-def _masked(plan: Plan) -> bool:
-    return plan.recipe.model.task == "causal-lm"

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tlscale.data.examples import Example
-from tlscale.data.packing import packed
+from tlscale.data.packing import Packed
 from tlscale.errors import PlanError
 from tlscale.models.caching import without_cache
 
@@ -25,13 +25,13 @@ def pack(
     size: int,
     collate: Callable[..., dict[str, Any]],
     device: torch.device,
-) -> tuple[Example, ...]:
+) -> Packed:
     """`examples` in rows of at most `size` tokens.
 
     Raises:
         PlanError: the model lets a text see the ones packed before it, so it would learn something else.
     """
-    rows = packed(examples, size)
+    rows = Packed(examples, size)
     if len(rows) < len(examples):
         leak = leakage(module, examples, collate=collate, device=device)
         if leak > TOLERANCE:
@@ -55,7 +55,7 @@ def leakage(
     module.eval()
     first, second = _short(examples[0]), _short(examples[-1])
     width = len(second.tokens or ())
-    (together,) = packed([first, second], 2 * PROBED_TOKENS)
+    (together,) = Packed([first, second], 2 * PROBED_TOKENS)
     logits = []
     with without_cache(module):
         for example in (second, together):

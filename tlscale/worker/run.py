@@ -141,7 +141,7 @@ def _start(
     reporter = Reporter(layout, rank=runtime.rank, logging_steps=logging_steps, unit=counted, log=log)
     reporter.said("start", fingerprint=plan.fingerprint, versions=plan.versions)
     processor = load_processor(plan.recipe.model, plan.facts)
-    examples = load_examples(plan, processor, reporter) if with_data else {}
+    examples = load_examples(plan, layout, runtime, processor, reporter) if with_data else {}
     job = Job(plan, layout, runtime, reporter, processor, examples)
     return job, Judge(plan, layout, runtime, processor, examples)
 

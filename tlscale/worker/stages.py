@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -143,7 +144,7 @@ def _backbone_is_frozen(planned: PlannedStage) -> bool:
 
 @torch.no_grad()
 def featurized(
-    module: nn.Module, examples: tuple[Example, ...], *, collate: Any, size: int, device: torch.device
+    module: nn.Module, examples: Sequence[Example], *, collate: Any, size: int, device: torch.device
 ) -> tuple[Example, ...]:
     """The examples with the frozen backbone's pooled features ([hidden], float32) in place of inputs."""
     module.eval()

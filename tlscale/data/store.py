@@ -1,0 +1,97 @@
+"""Text examples in flat files that are mapped into memory: made once, shared by all processes of a machine.
+
+A folder has a file for each field that its examples have: the values end to end, and where each example's
+part ends. Nothing in it is executed or unpickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlscale.data.types import Example
+
+TEXTS = ("where", "text", "reference")
+LISTS: dict[str, Any] = {"tokens": np.int32, "loss": np.bool_, "pair": np.int32}
+NUMBERS = ("label", "prompt_tokens")
+LONE = "surrogatepass"  # rows of JSON may hold halves of characters
+
+
+def write(folder: Path, examples: Iterable[Example]) -> int:
+    """Writes `examples`, all of one task, to the empty `folder`; returns how many there were.
+
+    Only texts are kept, not pixels or features. Memory is needed for one example at a time.
+    """
+    count = 0
+    with ExitStack() as stack:
+        files: dict[str, Any] = {}
+        ends: dict[str, int] = {}
+
+        def put(name: str, raw: bytes) -> None:
+            if name not in files:
+                files[name] = stack.enter_context((folder / name).open("wb"))
+            files[name].write(raw)
+
+        for example in examples:
+            assert example.pixels is None, "only texts are stored"
+            parts = {name: getattr(example, name).encode(errors=LONE) for name in TEXTS}
+            for name, kind in LISTS.items():
+                if (values := getattr(example, name)) is not None:
+                    parts[name] = np.asarray(values, dtype=kind).tobytes()
+            for name, raw in parts.items():
+                ends[name] = ends.get(name, 0) + len(raw)
+                put(name, raw)
+                put(f"{name}.ends", np.int64(ends[name]).tobytes())
+            for name in NUMBERS:
+                if (value := getattr(example, name)) is not None:
+                    put(name, np.int64(value).tobytes())
+            count += 1
+    return count
+
+
+class Stored(Sequence[Example]):
+    """The examples that `write` put into `folder`, each read when it is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = {file.name: _mapped(file) for file in folder.iterdir()}
+        self._size = len(self._numbers("where.ends"))
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Example, ...]: ...
+    def __getitem__(self, index: int | slice) -> Example | tuple[Example, ...]:
+        if isinstance(index, slice):
+            return tuple(self[at] for at in range(*index.indices(self._size)))
+        at = range(self._size)[index]
+        fields: dict[str, Any] = {
+            name: self._part(name, at).tobytes().decode(errors=LONE) for name in TEXTS
+        }
+        for name, kind in LISTS.items():
+            if f"{name}.ends" in self._files:
+                fields[name] = self._part(name, at).view(kind).tolist()
+        for name in NUMBERS:
+            if name in self._files:
+                fields[name] = int(self._numbers(name)[at])
+        return Example(**fields)
+
+    def _numbers(self, name: str) -> NDArray[Any]:
+        return self._files[name].view(np.int64) if name in self._files else np.empty(0, dtype=np.int64)
+
+    def _part(self, name: str, at: int) -> NDArray[Any]:
+        ends = self._numbers(f"{name}.ends")
+        return self._files[name][int(ends[at - 1]) if at else 0 : int(ends[at])]
+
+
+def _mapped(file: Path) -> NDArray[Any]:
+    if file.stat().st_size == 0:
+        return np.empty(0, dtype=np.uint8)
+    return np.memmap(file, dtype=np.uint8, mode="r")

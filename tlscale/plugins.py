@@ -19,6 +19,8 @@ BUILTINS: dict[str, dict[str, str]] = {
     "tlscale.strategies": {
         "features": "tlscale.strategies.features:STRATEGY",
         "full": "tlscale.strategies.full:STRATEGY",
+        "gradual_unfreezing": "tlscale.strategies.gradual_unfreezing:STRATEGY",
+        "layer_decay": "tlscale.strategies.layer_decay:STRATEGY",
         "none": "tlscale.strategies.none:STRATEGY",
         "partial": "tlscale.strategies.partial:STRATEGY",
         "peft": "tlscale.strategies.peft:STRATEGY",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from torch import nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from tlscale.data.examples import Example
@@ -102,9 +103,7 @@ def train(module: nn.Module, training: Training) -> Trained:
     if not training.examples:
         raise TlscaleError(f"stage {stage.name}: no training examples are left after preparation")
     steps = count_steps(stage, training.planned.batch, len(training.examples))
-    session = begin(
-        module, training.planned, runtime, lambda m: make_optimizer(m, training.scales, stage.update)
-    )
+    session = _begun(module, training)
     schedule = make_schedule(session.optimizer, stage.schedule, steps)
     progress = _resumed(session, schedule, training)
     terms = objectives(stage)
@@ -140,6 +139,15 @@ def train(module: nn.Module, training: Training) -> Trained:
         checkpoint.load_best(training.checkpoints, session)
     session.close()
     return Trained(progress.step, progress.tokens, time.perf_counter() - started, loss, stopped)
+
+
+def _begun(module: nn.Module, training: Training) -> Session:
+    update, first_steps = training.planned.stage.update, adapt.first_steps(module, training.planned)
+
+    def optimizer(live: nn.Module) -> Optimizer:
+        return make_optimizer(live, training.scales, update, first_steps)
+
+    return begin(module, training.planned, training.runtime, optimizer)
 
 
 def _resumed(session: Session, schedule: LRScheduler, training: Training) -> checkpoint.Progress:

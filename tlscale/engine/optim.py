@@ -4,32 +4,45 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import nn
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import LRScheduler
-from transformers import get_scheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from tlscale.planning.types import Schedule, Update
 
+LOWEST = 1 / 32  # of the peak, where the slanted triangle begins and ends (Howard and Ruder 2018)
 
-def make_optimizer(module: nn.Module, scales: Mapping[str, float], update: Update) -> AdamW:
+
+def make_optimizer(
+    module: nn.Module,
+    scales: Mapping[str, float],
+    update: Update,
+    first_steps: Mapping[str, int] | None = None,
+) -> AdamW:
     """AdamW over the trainable parameters named in `scales` (live name to learning-rate factor).
 
     Vectors (biases, norms) are not decayed, as is usual since Loshchilov and Hutter 2019
-    (arXiv:1711.05101).
+    (arXiv:1711.05101). `first_steps` names those that rest until a step; their groups are there from the
+    start, since sharding and data parallelism fix them before training.
     """
-    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = defaultdict(list)
+    groups: dict[tuple[int, float, float], list[torch.nn.Parameter]] = defaultdict(list)
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             decay = update.weight_decay if parameter.dim() > 1 else 0.0
-            groups[scales[name], decay].append(parameter)
+            groups[-(first_steps or {}).get(name, 0), scales[name], decay].append(parameter)
     return AdamW(
         [
-            {"params": parameters, "lr": update.learning_rate * scale, "weight_decay": decay}
-            for (scale, decay), parameters in sorted(groups.items(), key=lambda item: item[0])
+            {
+                "params": parameters,
+                "lr": update.learning_rate * scale,
+                "weight_decay": decay,
+                "from_step": -later,
+            }
+            for (later, scale, decay), parameters in sorted(groups.items(), key=lambda item: item[0])
         ],
         lr=update.learning_rate,
         betas=update.betas,
@@ -37,13 +50,53 @@ def make_optimizer(module: nn.Module, scales: Mapping[str, float], update: Updat
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, schedule: Schedule, steps: int) -> LRScheduler:
-    """Warm-up over `warmup_ratio` of `steps`, then the shape; `constant` keeps the peak."""
-    kind = "constant_with_warmup" if schedule.kind == "constant" else schedule.kind
-    made: LRScheduler = get_scheduler(
-        kind,
-        optimizer,
-        # a run of one step would otherwise be warm-up alone, at rate 0
-        num_warmup_steps=min(math.ceil(schedule.warmup_ratio * steps), steps - 1),
-        num_training_steps=steps,
-    )
-    return made
+    """Warm-up over `warmup_ratio` of `steps`, then the shape; 0 for groups that rest."""
+    # a run of one step would otherwise be warm-up alone, at rate 0
+    warmup = min(math.ceil(schedule.warmup_ratio * steps), steps - 1)
+    shape = partial(SHAPES[schedule.kind], steps=steps, warmup=warmup)
+    groups: list[Callable[[int], float]] = [
+        partial(_awake, first=group.get("from_step", 0), shape=shape) for group in optimizer.param_groups
+    ]
+    return LambdaLR(optimizer, groups)
+
+
+def forget_resting(optimizer: torch.optim.Optimizer) -> None:
+    """Drops the gradients of groups that rest, so that they count neither in clipping nor in averages."""
+    for group in optimizer.param_groups:
+        if group.get("from_step", 0) > 0 and group["lr"] == 0.0:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+
+def _awake(step: int, *, first: int, shape: Callable[[int], float]) -> float:
+    return shape(step) if step >= first else 0.0
+
+
+def _linear(step: int, *, steps: int, warmup: int) -> float:
+    if step < warmup:
+        return step / max(1, warmup)
+    return max(0.0, (steps - step) / max(1, steps - warmup))
+
+
+def _cosine(step: int, *, steps: int, warmup: int) -> float:
+    if step < warmup:
+        return step / max(1, warmup)
+    return max(0.0, 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))))
+
+
+def _constant(step: int, *, steps: int, warmup: int) -> float:
+    return step / max(1, warmup) if step < warmup else 1.0
+
+
+def _slanted(step: int, *, steps: int, warmup: int) -> float:
+    """Up from a 32nd of the peak over the warm-up, and down to it over the rest (arXiv:1801.06146)."""
+    part = step / warmup if step < warmup else (steps - step) / max(1, steps - warmup)
+    return LOWEST + (1 - LOWEST) * max(0.0, part)
+
+
+SHAPES: Mapping[str, Callable[..., float]] = {
+    "linear": _linear,
+    "cosine": _cosine,
+    "constant": _constant,
+    "slanted_triangular": _slanted,
+}

@@ -13,6 +13,7 @@ from tlscale import plugins
 from tlscale.data.examples import Example
 from tlscale.engine.backend import Session
 from tlscale.engine.objectives import Objective
+from tlscale.engine.optim import forget_resting
 from tlscale.engine.runtime import Runtime
 from tlscale.errors import TlscaleError
 from tlscale.planning.types import Stage
@@ -97,6 +98,7 @@ def optimize(
         raise TlscaleError(
             f"the loss became {loss_value}; lower train.learning_rate, or look at these rows: {rows[:400]}"
         )
+    forget_resting(session.optimizer)
     return loss_value, session.step(max_grad_norm)
 
 

@@ -82,6 +82,19 @@ def lr_scales(module: nn.Module, planned: PlannedStage) -> dict[str, float]:
     return {name: scales[name] for name, p in module.named_parameters() if p.requires_grad}
 
 
+def first_steps(module: nn.Module, planned: PlannedStage) -> dict[str, int]:
+    """The step at which each parameter that rests at first begins to train, by live name."""
+    rules = planned.stage.rules
+    if not any(rule.from_step for rule in rules):
+        return {}
+    decided = {decision.name: rules[decision.rule] for decision in planned.decisions}
+    patterns = [(re.compile(rule.pattern), rule) for rule in rules]
+    chosen = {
+        live: decided.get(name) or _first_match(name, patterns) for live, name in canonical(module).items()
+    }
+    return {live: rule.from_step for live, rule in chosen.items() if rule is not None and rule.from_step}
+
+
 def compare(module: nn.Module, planned: PlannedStage) -> tuple[str, ...]:
     """How the live parameters differ from the plan's count; empty when they don't.
 

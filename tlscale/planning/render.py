@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tlscale.planning.types import Plan, PlannedStage
+from tlscale.planning.types import Plan, PlannedStage, Stage
 
 SHOWN_COMMIT = 8
 
@@ -48,9 +48,18 @@ def _stage(plan: Plan, planned: PlannedStage) -> list[str]:
     return [
         f"stage {stage.name}   {method}from {stage.starts_from}   {trains}",
         f"batch    {batch.total} rows = {product}{length}   {steps}",
+        *_joining(stage),
         "",
         *_memory(plan, planned),
     ]
+
+
+def _joining(stage: Stage) -> list[str]:
+    """At which steps resting parameters begin to train."""
+    begins = sorted({rule.from_step for rule in stage.rules if rule.lr_scale is not None})
+    if len(begins) < 2:
+        return []
+    return [f"joining  {len(begins)} groups of parameters, at steps {', '.join(map(str, begins))}"]
 
 
 def _memory(plan: Plan, planned: PlannedStage) -> list[str]:

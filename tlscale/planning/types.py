@@ -63,7 +63,8 @@ class Facts(Frozen):
 class ParamRule(Frozen):
     """Decides every parameter whose canonical name `pattern` (a regular expression) matches in full.
 
-    `lr_scale` multiplies the stage's learning rate; `None` freezes.
+    `lr_scale` multiplies the stage's learning rate; `None` freezes. Before the optimizer step `from_step`
+    the parameter rests: it belongs to the optimizer from the start, at rate 0 and without a gradient.
     """
 
     pattern: str
@@ -119,7 +120,7 @@ class Update(Frozen):
 class Schedule(Frozen):
     """The learning rate over the stage's steps."""
 
-    kind: Literal["linear", "cosine", "constant"]
+    kind: Literal["linear", "cosine", "constant", "slanted_triangular"]
     warmup_ratio: float
 
 

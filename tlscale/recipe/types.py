@@ -167,7 +167,7 @@ class Train(Frozen):
         "auto", description="Forward passes per optimizer step; auto: what train_batch_size needs."
     )
     per_device_eval_batch_size: Positive = Field(32, description="Rows per forward pass in evaluation.")
-    lr_scheduler_type: Literal["linear", "cosine", "constant"] = Field(
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "slanted_triangular"] = Field(
         "cosine", description="Shape of the learning rate after warm-up."
     )
     warmup_ratio: Fraction = Field(0.03, description="Share of the steps spent warming up.")

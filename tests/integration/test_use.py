@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, ViTConfig, ViTImag
 
 from tests.integration import tiny
 from tlscale.cli import main
-from tlscale.errors import TlscaleError, UsageError
+from tlscale.errors import TlscaleError, UsageError, VerificationError
 from tlscale.outer.repeat import prepare, runs_of
 from tlscale.planning.compile import read_plan
 from tlscale.recipe.load import check
@@ -121,6 +122,17 @@ def test_a_language_model_goes_on_in_order_and_batches_change_nothing(
     capsys.readouterr()
     act("predict", layout, max_new_tokens=3)
     assert capsys.readouterr().out.splitlines() == alone[:5]
+
+
+def test_an_adapter_with_one_other_bit_is_not_used(made: Made, tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path / "copy")
+    shutil.copytree(language(made).root, layout.root, symlinks=True)
+    file = layout.adapter / "adapter_model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(VerificationError, match="is not the file that was saved"):
+        act("predict", layout, text="hello")
 
 
 def test_the_column_is_the_recipes_or_the_only_one_or_the_one_named(

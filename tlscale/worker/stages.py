@@ -21,7 +21,7 @@ from tlscale.models import adapt, artifact
 from tlscale.models.caching import without_cache
 from tlscale.models.load import load_base
 from tlscale.models.merge import merge
-from tlscale.models.verify import VerifyReport, verify
+from tlscale.models.verify import VerifyReport, changed_files, verify
 from tlscale.planning.types import Plan, PlannedStage
 from tlscale.recipe.types import Model
 from tlscale.runs.layout import MANIFEST, RunLayout
@@ -197,10 +197,17 @@ def describe(report: VerifyReport) -> str:
 
 
 def restored(job: Job) -> nn.Module:
-    """The last stage's saved result on a fresh base, on this process's device."""
+    """The last stage's saved result on a fresh base, on this process's device.
+
+    Raises:
+        VerificationError: its files are not those that were saved.
+    """
     planned = job.plan.stages[-1]
     model, _ = starting_point(job, planned)
     folder = job.layout.artifact(planned.stage.name)
+    changed = list(changed_files(folder, read_manifest(folder)))
+    if changed:
+        raise VerificationError(f"{folder}: " + "; ".join(changed))
     module = artifact.load(folder, model=model, facts=job.plan.facts, world=job.plan.world)
     module.to(job.runtime.device)
     return module

@@ -148,7 +148,7 @@ def test_a_disk_that_takes_no_more(how: str, world: World, tmp_path: Path) -> No
     if mounted.returncode:
         pytest.skip(f"a small file system can't be mounted here: {mounted.stderr.strip()}")
     try:
-        said = ("can't be written: No space left",)
+        said = ("can't be written", "No space left")
         case = Case(how, "run recipe.yaml", 1, said, FULL, worker=True, leaves=("runs/*",))
         if how == "read-only":
             case = Case(how, "run recipe.yaml", 2, ("can't be written: Read-only file system",))

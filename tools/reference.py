@@ -26,6 +26,8 @@ SECTIONS = {
     "Evaluate": "evaluate",
     "Report": "report",
     "StageRecipe": "stages",
+    "Launch": "launch",
+    "Slurm": "launch.slurm",
 }
 INTRODUCTION = """\
 # Reference of recipes

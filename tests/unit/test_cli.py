@@ -31,18 +31,17 @@ def tlscale(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPro
 def test_the_surface_is_frozen() -> None:
     actions = next(a for a in parser()._actions if a.dest == "COMMAND" or a.choices)
     assert actions.choices is not None
-    assert list(actions.choices) == [
-        "init", "check", "plan", "run", "probe", "eval", "verify", "report", "compare", "merge", "predict",
-        "plugins", "env", "schema", "completion",
-    ]  # fmt: skip
+    assert list(actions.choices) == COMMANDS
 
 
 COMMANDS = (
-    "init check plan run probe eval verify report compare merge predict plugins env schema completion"
-)
+    "init check plan run probe eval verify report compare merge predict "
+    "submit "
+    "plugins env schema completion"
+).split()
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS.split()])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([*([command] if command else []), "--help"])

@@ -28,7 +28,8 @@ EXIT_CODES = """exit codes:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the process's exit code."""
-    arguments = parser().parse_args(argv)
+    words, passed_on = _divided(sys.argv[1:] if argv is None else argv)
+    arguments = parser().parse_args(words, argparse.Namespace(passed_on=passed_on))
     module, _, function = arguments.handler.partition(":")
     handler: Callable[[argparse.Namespace], int] = getattr(importlib.import_module(module), function)
     try:
@@ -47,6 +48,14 @@ def main(argv: list[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename is not None else ""
         print(f"{where}{error.strerror or error}", file=sys.stderr)
         return int(ExitCode.RUN_FAILED)
+
+
+def _divided(words: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """The words for `tlscale submit`, and those after `--`, which are for sbatch."""
+    if words[:1] != ["submit"] or "--" not in words:
+        return words, ()
+    place = words.index("--")
+    return words[:place], tuple(words[place + 1 :])
 
 
 def parser() -> argparse.ArgumentParser:
@@ -88,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("run_b", metavar="RUN_B", help="the run in question")
     made.add_argument("--json", action="store_true", help="print one JSON object")
     _use(commands)
+    _cluster(commands)
     _about(commands)
     return top
 
@@ -165,11 +175,35 @@ def _use(commands: Commands) -> None:
     made.add_argument("--json", action="store_true", help="print one JSON object for each input")
 
 
+def _cluster(commands: Commands) -> None:
+    made = _recipe_command(
+        commands, "submit", "run a recipe as Slurm jobs that come back by themselves", "submit"
+    )
+    made.usage = "tlscale submit [options] RECIPE [KEY=VALUE ...] [-- SBATCH_FLAG ...]"
+    for name in ("nodes", "gpus-per-node", "processes-per-node", "cpus-per-process", "at-once"):
+        made.add_argument(
+            f"--{name}", type=_number, metavar="N", help=f"launch.slurm.{name.replace('-', '_')}"
+        )
+    for name in ("memory", "time", "partition", "account", "qos", "constraint", "exclude"):
+        made.add_argument(f"--{name}", metavar=name.upper(), help=f"launch.slurm.{name}")
+    made.add_argument("--evaluate", action="store_true", help="score again in a job of its own afterwards")
+    made.add_argument("--gate", action="store_true", help="end the chain unless POSITIVE or EQUIVALENT")
+    made.add_argument("--push", metavar="HUB_ID", help="publish the result in a last job")
+    made.add_argument("--dry-run", action="store_true", help="print the scripts and the sbatch lines")
+    made.add_argument("--offline", action="store_true", help="read the Hub's cache only")
+
+
 def _positive(text: str) -> int:
     number = int(text) if text.isdecimal() else 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return number
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
 
 
 def _about(commands: Commands) -> None:

@@ -81,8 +81,12 @@ def compile_plan(recipe: Recipe, *, seed: int | None = None, offline: bool = Fal
 
 
 def fingerprint(plan: Plan) -> str:
-    """Sixteen hex digits over everything that decides what the run does; versions are left out."""
+    """Sixteen hex digits over everything that decides what the run does.
+
+    Versions are left out, and so is the cluster that it is started on.
+    """
     content = plan.model_dump(mode="json", exclude={"fingerprint", "versions", "notes"})
+    content["recipe"].pop("launch")
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

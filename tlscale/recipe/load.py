@@ -69,6 +69,8 @@ def check(
     except ValidationError as error:
         problems += problems_of(error, Recipe, expanded)
     problems += _strategy_problems(expanded)
+    if isinstance(expanded.get("launch"), dict):
+        problems += _launch_problems(expanded["launch"])
     for section in ("data", "model", "evaluate"):
         problems += file_problems(expanded.get(section), (section,))
     if problems or recipe is None:
@@ -119,6 +121,17 @@ def _train_problems(base: Any, changes: Any, at: tuple[str, ...]) -> list[Proble
         Train.model_validate_json(json.dumps(merged))
     except ValidationError as error:
         return [p for p in problems_of(error, Train, merged, at) if p.path.split(".")[len(at)] in changes]
+    return []
+
+
+def _launch_problems(raw: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with `launch`; its types are made only where there is one, so others start fast."""
+    from tlscale.recipe.launch import Launch
+
+    try:
+        Launch.model_validate_json(json.dumps(raw, default=str))
+    except ValidationError as error:
+        return problems_of(error, Launch, raw, ("launch",))
     return []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tlscale import plugins
+from tlscale.recipe.launch import Launch
 from tlscale.recipe.load import options_type
 from tlscale.recipe.types import Recipe
 
@@ -21,6 +22,10 @@ def recipe_schema() -> dict[str, Any]:
     schema["$defs"]["StageRecipe"]["properties"]["strategy"] = reference
     train = {**schema["$defs"]["Train"], "description": "Settings of train that differ in this stage."}
     schema["$defs"]["StageRecipe"]["properties"]["train"] = train
+    launch = Launch.model_json_schema(ref_template="#/$defs/{model}")
+    schema["$defs"] |= {**launch.pop("$defs"), "Launch": launch}
+    about = {"description": schema["properties"]["launch"]["description"], "default": None}
+    schema["properties"]["launch"] = {"anyOf": [{"$ref": "#/$defs/Launch"}, {"type": "null"}], **about}
     return {"$schema": DIALECT, **schema, "title": "tlscale recipe"}
 
 

@@ -280,6 +280,9 @@ class Recipe(Frozen):
     hardware: Hardware = Field(default_factory=lambda: Hardware())
     evaluate: Evaluate = Field(default_factory=lambda: Evaluate())
     report: Report = Field(default_factory=lambda: Report())
+    launch: dict[str, JsonValue] | None = Field(
+        None, description="How the run is started on a cluster; no part of what it does."
+    )
 
     @model_validator(mode="after")
     def _strategy_or_stages(self) -> Recipe:

@@ -43,6 +43,47 @@ class RunLayout:
         return self.root / "FAILED"
 
     @property
+    def stopped(self) -> Path:
+        """A run that was asked to stop, and did at a step's end: who asked, where it stands; JSON."""
+        return self.root / "STOPPED"
+
+    @property
+    def stop(self) -> Path:
+        """Asks a run to stop as a signal does, from any machine that sees the run directory."""
+        return self.root / "STOP"
+
+    @property
+    def attempt(self) -> Path:
+        """The name of the newest try on a cluster; processes of another one must not write any more."""
+        return self.root / "attempt"
+
+    @property
+    def attempts(self) -> Path:
+        """When each try on a cluster began and ended, where, and how far the run was."""
+        return self.root / "attempts.jsonl"
+
+    @property
+    def slurm(self) -> Path:
+        """The batch scripts, and the numbers of the jobs."""
+        return self.root / "slurm"
+
+    @property
+    def job(self) -> Path:
+        """The numbers of the jobs that were submitted last for this run, and what they are for."""
+        return self.slurm / "job.json"
+
+    def batch_script(self, name: str) -> Path:
+        return self.slurm / f"{name}.sbatch"
+
+    def job_log(self, name: str) -> Path:
+        """Everything that a job's processes said, each line tagged with its rank."""
+        return self.root / "logs" / f"slurm-{name}.log"
+
+    def examinations(self, attempt: str) -> Path:
+        """What each machine said of itself before a try."""
+        return self.slurm / "preflight" / attempt
+
+    @property
     def result(self) -> Path:
         """The file that names the last stage's artifact, relative to the run directory."""
         return self.root / "result.json"

@@ -1,0 +1,71 @@
+# From here on the script is the same for every job.
+
+# Only the newest try of a run may write to its directory.
+restarts=${SLURM_RESTART_COUNT:-0}
+export TLSCALE_TRY=$SLURM_JOB_ID.$restarts
+self=$SLURM_JOB_ID
+[[ -z ${SLURM_ARRAY_JOB_ID:-} ]] || self=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+
+# The rendezvous: a port of this job and try, so that neither another job nor an earlier try holds it.
+mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+export MASTER_ADDR=${hosts[0]} MASTER_PORT=$((20000 + (SLURM_JOB_ID * 7 + restarts) % 10000))
+
+on_one() { srun --nodes=1 --ntasks=1 --nodelist="${hosts[0]}" "${inside[@]}" "$python" -m "$@"; }
+on_all() { srun --nodes="$machines" --ntasks="$machines" --ntasks-per-node=1 "$@"; }
+
+# A signal asks all ranks to save at the end of their step. Slurm sends one before the time limit, at
+# preemption and at scancel; a late one from an earlier try costs a save and changes nothing.
+run=
+ask_to_stop() { [[ -z $run || -e $run/STOP ]] || printf '%s\n' "$1" >"$run/STOP"; }
+trap 'ask_to_stop "time limit"' USR1
+trap 'ask_to_stop "asked by Slurm"' TERM
+
+# Queues this job again, unless it was cancelled; the machines in $1 are left out from now on.
+come_back() {
+  local job excluded
+  job=$(scontrol show job -o "$self")
+  case $job in
+    *JobState=RUNNING* | *JobState=PENDING* | *JobState=PREEMPTED* | *Reason=TimeLimit*) ;;
+    *) exit 75 ;;
+  esac
+  scontrol requeue "$self"
+  if [[ -n ${1:-} ]]; then
+    excluded=${job##* ExcNodeList=}
+    excluded=${excluded%% *}
+    [[ $excluded = "(null)" ]] || set -- "$excluded,$1"
+    scontrol update JobId="$self" ExcNodeList="$1"
+  fi
+  sleep 180 # Slurm ends this script meanwhile
+  exit 75
+}
+
+# Examines every machine; those that fail are named and left out of the next try.
+examined=no
+preflight() {
+  [[ $preflight = yes && $examined = no ]] || return 0
+  on_all --wait=0 --time=2 "${inside[@]}" "$python" -m tlscale.launching.preflight "$run" \
+    --machines="$machines" --min-free-gb="$min_free_gb"
+  local bad
+  bad=$(on_one tlscale.launching.attempt judge "$run" --machines="$(IFS=,; echo "${hosts[*]}")") || exit 1
+  [[ -z $bad ]] || come_back "$bad"
+  examined=yes
+}
+
+for run in "${runs[@]}"; do
+  on_one tlscale.launching.attempt begin "$run" --machines="$(IFS=,; echo "${hosts[*]}")" \
+    --tries-without-progress="$tries_without_progress"
+  case $? in 0) ;; 10) continue ;; *) exit 1 ;; esac
+  preflight
+  on_all --kill-on-bad-exit=1 --wait=60 "${inside[@]}" "$python" -m tlscale.launching.node "$run" \
+    --machines="$machines" --processes="$processes" &
+  step=$! code=0
+  while kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done
+  printf '{"time": %s, "event": "end", "try": "%s", "code": %d}\n' \
+    "$(date +%s)" "$TLSCALE_TRY" "$code" >>"$run/attempts.jsonl"
+
+  # Exit codes get lost on the way through launchers; the marker files say what happened.
+  [[ ! -e $run/DONE ]] || continue
+  [[ ! -e $run/FAILED ]] || exit 1
+  [[ "$(cat "$run/STOP" 2>/dev/null)" != cancel ]] || exit 0
+  come_back
+done

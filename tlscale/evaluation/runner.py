@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tlscale.data.examples import Example
-from tlscale.evaluation.metrics import METRICS
+from tlscale.evaluation import filing
 from tlscale.evaluation.types import Measurement, Outcome
 from tlscale.runs.layout import RunLayout
-from tlscale.runs.record import append_line, write_lines
 
 Predict = Callable[[Sequence[tuple[int, Example]]], list[Outcome]]
 Collect = Callable[[list[Outcome]], list[Outcome]]
@@ -44,25 +43,15 @@ def evaluate(
     """
     mine = [(at, suite.examples[at]) for at in range(rank, len(suite.examples), world)]
     outcomes = sorted(collect(arm.predict(mine)), key=lambda outcome: outcome.item)
-    path = layout.outcomes(arm.name, suite.name)
-    made = []
-    for metric in suite.metrics if arm.metrics is None else arm.metrics:
-        value, stderr = METRICS[metric](outcomes)
-        made.append(
-            Measurement(
-                suite=suite.name,
-                arm=arm.name,
-                metric=metric,
-                value=value,
-                stderr=stderr,
-                n=len(outcomes),
-                predictor=arm.predictor,
-                stage=arm.stage,
-                outcomes=str(path.relative_to(layout.root)),
-            )
-        )
+    made = filing.measured(
+        outcomes,
+        suite.metrics if arm.metrics is None else arm.metrics,
+        layout,
+        suite=suite.name,
+        arm=arm.name,
+        predictor=arm.predictor,
+        stage=arm.stage,
+    )
     if rank == 0:
-        write_lines(path, [outcome.model_dump(exclude_none=True) for outcome in outcomes])
-        for measurement in made:
-            append_line(layout.measurements, measurement.model_dump())
-    return tuple(made)
+        filing.file(outcomes, made, layout, suite=suite.name, arm=arm.name)
+    return made

@@ -11,7 +11,9 @@ class Outcome(Frozen):
     """How one example went.
 
     `nll` is a sum in nats over `tokens` scored tokens (of one class for classification); `prediction`
-    and `reference` are label names or texts where there is an answer to compare.
+    and `reference` are label names or texts where there is an answer to compare. Of an item of a task,
+    `values` has what each metric makes of it, `scores` the log-likelihood of each choice, and `tags` the
+    groups it belongs to.
     """
 
     model_config = ConfigDict(allow_inf_nan=True)
@@ -22,6 +24,9 @@ class Outcome(Frozen):
     nll: float | None = None
     prediction: str | None = None
     reference: str | None = None
+    values: dict[str, float] | None = None
+    scores: tuple[float, ...] | None = None
+    tags: dict[str, str] | None = None
 
     @property
     def correct(self) -> bool:
@@ -52,4 +57,10 @@ HIGHER_IS_BETTER = {
     "exact_match": True,
     "nll": False,
     "perplexity": False,
+    "word_perplexity": False,
+    "byte_perplexity": False,
+    "bits_per_byte": False,
+    "nll_temperature": False,
+    "ece": False,
+    "ece_temperature": False,
 }

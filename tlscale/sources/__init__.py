@@ -2,7 +2,7 @@
 
 from tlscale.sources.formats import Columns, Format, infer_format, map_columns, place
 from tlscale.sources.paths import resolve
-from tlscale.sources.read import Survey, columns, read, survey
+from tlscale.sources.read import Survey, columns, read, records, survey
 from tlscale.sources.rows import Row, label, label_names, text, value
 from tlscale.sources.selection import split
 
@@ -18,6 +18,7 @@ __all__ = [
     "map_columns",
     "place",
     "read",
+    "records",
     "resolve",
     "split",
     "survey",

@@ -42,6 +42,16 @@ def read(source: Source, *, seed: int) -> tuple[Row, ...]:
     return select(rows, source, mapped, seed=seed, one_document=table.one_document)
 
 
+def records(source: Source) -> tuple[Row, ...]:
+    """Every row of `source` with every column that is kept, whatever the columns are called.
+
+    Raises:
+        DataError: the source can't be found or read.
+    """
+    table = _open(source)
+    return table.load(table.columns)
+
+
 def columns(source: Source) -> tuple[str, ...]:
     """The column names of `source`; the beginning of the file is enough for most types.
 

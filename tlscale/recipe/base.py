@@ -1,8 +1,13 @@
-"""The base of every typed value that travels as YAML or JSON: frozen, strict, closed."""
+"""The base of every typed value that travels as YAML or JSON: frozen, strict, closed; common numbers."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Frozen(BaseModel):

@@ -9,7 +9,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from tlscale.recipe.types import Data, Evaluate, Model, Recipe, Source, Train
+from tlscale.recipe.evaluate import Evaluate
+from tlscale.recipe.types import Data, Model, Recipe, Source, Train
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
-from tlscale.recipe.base import Frozen
+from tlscale.recipe.base import Fraction, Frozen, Positive
+from tlscale.recipe.evaluate import Evaluate
 
 Task = Literal["causal-lm", "sequence-classification", "image-classification", "sentence-embedding"]
 Quantization = Literal["none", "nf4", "fp4", "int8"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Control = Literal["majority", "zero_shot", "features", "scratch"]
 Offload = Literal["none", "optimizer", "parameters"]
-Metric = Literal["accuracy", "f1_macro", "nll", "perplexity", "exact_match"]
-
-Positive = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Model(Frozen):
@@ -211,26 +207,6 @@ class Hardware(Frozen):
     processes: Positive = Field(1, description="Processes over all machines, one per device.")
     memory_per_device: Annotated[float, Field(gt=0)] | None = Field(
         None, description="GB of each device; by default what this machine has."
-    )
-
-
-class Evaluate(Frozen):
-    """What is measured before and after."""
-
-    target: tuple[Metric, ...] | None = Field(
-        None, description="Metrics on data.test; by default those that the task has."
-    )
-    retention: tuple[Metric, ...] | None = Field(None, description="Metrics on data.retention.")
-    against: tuple[Control, ...] = Field(
-        (), description="Control arms that the result must beat, besides the base."
-    )
-    against_runs: tuple[str, ...] = Field(
-        (), description="Run directories of finished runs that the result must beat too."
-    )
-    max_rows: Positive | None = Field(None, description="Score at most so many rows of each set.")
-    max_new_tokens: Positive = Field(64, description="Longest generation for exact_match.")
-    label_template: str = Field(
-        "{label}", description="Text that stands for a class in zero-shot classification."
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from tlscale.errors import DataError, UsageError
 from tlscale.evaluation.requests import Result
@@ -15,11 +15,11 @@ from tlscale.evaluation.tasks import calibration
 from tlscale.evaluation.tasks.outcome import outcome
 from tlscale.evaluation.tasks.prompt import Item, Render, Style, item
 from tlscale.evaluation.tasks.rows import PLUGIN_ERRORS, read_documents, said
-from tlscale.evaluation.tasks.shots import Select, Selection, selector
+from tlscale.evaluation.tasks.shots import Select, selector
 from tlscale.evaluation.tasks.task import Document, Task
 from tlscale.evaluation.types import Outcome
+from tlscale.recipe.evaluate import Calibration, Selection
 
-Calibration = Literal["contextual", "pmi", "batch", "temperature"]
 Judge: TypeAlias = Callable[[int, Sequence[Result]], Outcome]
 Finish: TypeAlias = Callable[[Sequence[Outcome]], Sequence[Outcome]]
 Overlaps: TypeAlias = Callable[[Sequence[Document]], Mapping[int, str]]

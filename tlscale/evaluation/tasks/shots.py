@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from tlscale.errors import DataError, UsageError
 from tlscale.evaluation.tasks import similar
 from tlscale.evaluation.tasks.task import Document
+from tlscale.recipe.evaluate import Selection
 
-Selection = Literal["fixed", "first", "random", "balanced", "nearest", "diverse"]
 Select: TypeAlias = Callable[[Document], tuple[Document, ...]]
 Ranked: TypeAlias = Callable[[Document], Iterable[int]]
 

@@ -35,7 +35,7 @@ def test_the_surface_is_frozen() -> None:
 
 
 COMMANDS = (
-    "init check plan run probe eval verify report compare merge predict "
+    "init check plan run probe eval tasks verify report compare merge predict "
     "submit "
     "plugins env schema completion"
 ).split()

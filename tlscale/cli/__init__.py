@@ -14,7 +14,7 @@ from typing import TypeAlias
 from tlscale.errors import INTERRUPTED, ExitCode, TlscaleError, UsageError
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-HANDLERS = {"eval": "evaluate", "plugins": "show_plugins"}
+HANDLERS = {"eval": "evaluate", "plugins": "show_plugins", "tasks": "show_tasks"}
 EXIT_CODES = """exit codes:
   0  done
   1  the run failed
@@ -79,15 +79,15 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--gate", action="store_true", help="exit 4 unless POSITIVE or EQUIVALENT")
     made.add_argument("--offline", action="store_true", help="read the Hub's cache only")
     _probe(commands)
-    for name, text in (
-        ("eval", "score a run's base and result again"),
-        ("verify", "prove that a run's saved result is whole, moved, and loads to the same logits"),
-    ):
-        made = _command(commands, name, text, "execute")
-        made.add_argument("run_dir", metavar="RUN", help="a run directory")
-        made.add_argument("--json", action="store_true", help="print one JSON object")
-        if name == "eval":
-            made.add_argument("--gate", action="store_true", help="exit 4 unless POSITIVE or EQUIVALENT")
+    _eval(commands)
+    made = _command(
+        commands,
+        "verify",
+        "prove that a run's saved result is whole, moved, and loads to the same logits",
+        "execute",
+    )
+    made.add_argument("run_dir", metavar="RUN", help="a run directory")
+    made.add_argument("--json", action="store_true", help="print one JSON object")
     made = _command(commands, "report", "judge a run: verdict.json, report.html and report.md", "judge")
     made.add_argument("run_dir", metavar="RUN", help="a run directory, or the folder of its seeds")
     made.add_argument("--json", action="store_true", help="print the verdict as one JSON object")
@@ -153,6 +153,29 @@ def _probe(commands: Commands) -> None:
         "--rows", type=_positive, metavar="N", default=2000, help="rows of each role; by default 2000"
     )
     made.add_argument("--offline", action="store_true", help="read the Hub's cache only")
+
+
+def _eval(commands: Commands) -> None:
+    made = _command(commands, "eval", "score a run again, or any model on evaluation tasks", "evaluate")
+    made.add_argument("model", metavar="MODEL_OR_RUN", help="a run, folder, Hub id or address")
+    made.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="settings, e.g. model.quantization=nf4"
+    )
+    made.add_argument("--tasks", metavar="A,B", help="see tlscale tasks; without: a run's own suites")
+    made.add_argument("--shots", metavar="K,K", help="examples before each question; by default 0")
+    made.add_argument("--limit", type=_positive, metavar="N", help="score at most so many items of each")
+    made.add_argument("--predictor", metavar="NAME", help="who answers; by default what fits the model")
+    made.add_argument("--chat", action="store_true", help="prompts as turns of the model's chat template")
+    made.add_argument("--data-dir", metavar="FOLDER", help="local files; by default $TLSCALE_DATA")
+    made.add_argument("-o", "--output", metavar="FOLDER", help="where scores go; by default evals/NAME")
+    made.add_argument("--offline", action="store_true", help="read the Hub's cache only")
+    made.add_argument("--gate", action="store_true", help="exit 4 unless POSITIVE or EQUIVALENT")
+    made.add_argument("--json", action="store_true", help="print one JSON object")
+    made = _command(commands, "tasks", "list evaluation tasks, or show one with an example", "tasks")
+    made.add_argument("names", nargs="*", metavar="TASK", help="a task's name or YAML file")
+    made.add_argument("--shots", metavar="K", default="0", help="examples before the question")
+    made.add_argument("--data-dir", metavar="FOLDER", help="local files; by default $TLSCALE_DATA")
+    made.add_argument("--json", action="store_true", help="print one JSON array")
 
 
 def _init(commands: Commands) -> None:

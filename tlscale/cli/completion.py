@@ -14,6 +14,7 @@ RECIPES, FOLDERS, FILES = "recipes", "folders", "files"
 KINDS = {
     "RECIPE": RECIPES,
     "RUN": FOLDERS,
+    "MODEL_OR_RUN": FOLDERS,
     "RUN_A": FOLDERS,
     "RUN_B": FOLDERS,
     "FOLDER": FOLDERS,

@@ -68,24 +68,9 @@ def _train(spec: RunSpec, *, quiet: bool) -> None:
         raise WorkerFailed(f"the run in {root} failed" + f"; see {failed}" * failed.is_file(), code)
 
 
-def evaluate(arguments: argparse.Namespace) -> int:
-    """Scores base and result of a run again."""
-    layout = _existing(arguments.run_dir)
-    processes = read_plan(layout.plan).world.processes
-    code = launch(worker_command(layout.root, "evaluate", processes=processes), quiet=arguments.json)
-    if code:
-        return code
-    print(json.dumps(summary(layout)) if arguments.json else f"\n{comparison(layout)}")
-    if arguments.gate:
-        from tlscale.cli.judge import conclude, gate
-
-        gate(conclude(layout.root))
-    return int(ExitCode.OK)
-
-
 def verify(arguments: argparse.Namespace) -> int:
     """Verifies a run's artifacts on fresh bases."""
-    layout = _existing(arguments.run_dir)
+    layout = existing(arguments.run_dir)
     extra = ("--json",) if arguments.json else ()
     processes = read_plan(layout.plan).world.processes
     return launch(worker_command(layout.root, "verify", *extra, processes=processes), quiet=False)
@@ -126,7 +111,7 @@ def _command(spec: RunSpec, action: str) -> Command:
     return worker_command(spec.layout.root, action, processes=spec.plan.world.processes)
 
 
-def _existing(run_dir: str) -> RunLayout:
+def existing(run_dir: str) -> RunLayout:
     layout = RunLayout(Path(run_dir))
     if not layout.plan.is_file():
         raise UsageError(f"{run_dir}: not a run directory (it has no {layout.plan.name})")

@@ -89,6 +89,11 @@ def start(plan: Plan, trackers: Path) -> Runtime:
     return Runtime(accelerator, accelerator.device, accelerator.process_index, live, plan.world.backend)
 
 
+def secret(name: str) -> str | None:
+    """A key from the environment; it goes to the service that it is for, and nowhere else."""
+    return os.environ.get(name)
+
+
 def _import_trackers(names: tuple[str, ...]) -> None:
     """Accelerate leaves trackers out that it can't import."""
     for name in names:

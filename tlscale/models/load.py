@@ -104,7 +104,7 @@ def load_processor(model: Model, facts: Facts) -> Any:
     keywords = {**where.keywords, "trust_remote_code": model.trust_remote_code}
     images = model.task == "image-classification"
     what = "image processor" if images else "tokenizer"
-    with _refused(f"{where.name}: the {what} can't be loaded"), quiet():
+    with refused(f"{where.name}: the {what} can't be loaded"), quiet():
         if images:
             return AutoImageProcessor.from_pretrained(**keywords, backend="pil")
         tokenizer: Any = AutoTokenizer.from_pretrained(**keywords)
@@ -159,7 +159,7 @@ def _transformers_model(
     """The transformers model and what transformers says of the keys it did and didn't find."""
     auto = AutoModel if wraps else NATIVE[model.task]
     remote = model.trust_remote_code
-    with _refused(f"{where.name}: the model can't be loaded"):
+    with refused(f"{where.name}: the model can't be loaded"):
         config = AutoConfig.from_pretrained(**where.keywords, trust_remote_code=remote)
         _override(config, model, where)
         _fit_config(config, model, facts)
@@ -266,7 +266,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def _refused(what: str) -> Iterator[None]:
+def refused(what: str) -> Iterator[None]:
     """Turns a library's loading error into one that names `what` failed."""
     try:
         yield

@@ -51,6 +51,12 @@ class Case:
         return self.stage is not None and self.stage.head.kind == "pooled"
 
     @property
+    def scores(self) -> bool:
+        """Whether there is anything to score: rows of the recipe's own, or evaluation tasks."""
+        data, asked = self.recipe.data, self.recipe.evaluate
+        return bool(data.test or data.train or asked.tasks or asked.predictor)
+
+    @property
     def moves_backbone(self) -> bool:
         """Whether the backbone's own weights train (matrices, which quantization would pack)."""
         sizes = {tensor.name: len(tensor.shape) for tensor in self.facts.tensors}
@@ -184,9 +190,9 @@ CLASHES: tuple[Clash, ...] = (
     ),
     Clash(
         "data",
-        lambda c: c.stage is None and c.recipe.data.test is None and c.recipe.data.train is None,
+        lambda c: c.stage is None and not c.scores,
         "nothing is trained and there are no rows to score",
-        "give data.test",
+        "give data.test, or evaluate.tasks",
     ),
     Clash(
         "data.max_length",

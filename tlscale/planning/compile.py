@@ -54,7 +54,7 @@ def compile_plan(recipe: Recipe, *, seed: int | None = None, offline: bool = Fal
     """
     data, labels = _survey(recipe)
     facts = read_facts(recipe.model, labels=labels, offline=offline)
-    world = _world(recipe)
+    world = world_of(recipe)
     length = _max_length(recipe, facts)
     stages = _stages(recipe, facts)
     notes = checks.check(recipe, facts, stages, world)
@@ -131,7 +131,8 @@ def _survey(recipe: Recipe) -> tuple[tuple[DataFacts, ...], tuple[str, ...]]:
     return tuple(found), labels
 
 
-def _world(recipe: Recipe) -> World:
+def world_of(recipe: Recipe) -> World:
+    """The processes that a recipe asks for, on the device that is here."""
     kind, available = device.detect(recipe.hardware.device)
     asked = recipe.hardware.memory_per_device
     wanted = recipe.model.dtype

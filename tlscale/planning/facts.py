@@ -22,6 +22,7 @@ from tlscale.planning.types import Architecture, Facts, Tensor
 from tlscale.recipe.paths import ASSETS, BUILTIN
 from tlscale.recipe.types import Model
 
+DIMENSIONS = tuple(name for name in Architecture.model_fields if name != "model_type")
 CLASSIFICATION = ("sequence-classification", "image-classification")
 
 
@@ -71,6 +72,35 @@ def read_facts(model: Model, *, labels: tuple[str, ...], offline: bool) -> Facts
         origin=origin,
         head_is_new=is_new,
     )
+
+
+def read_bare(model: Model, *, offline: bool) -> tuple[Facts, tuple[str, ...]]:
+    """What matters of a model that is only scored, and the classes that its config names.
+
+    No parameters, and a model type that can't be planned with is no obstacle.
+
+    Raises:
+        PlanError: there is no such model.
+    """
+    found = _find(model, offline=offline)
+    try:
+        architecture = read_architecture(found.config, found.where)
+    except PlanError:
+        kind = str(found.config.get("model_type", "unknown"))
+        architecture = Architecture(model_type=kind, **dict.fromkeys(DIMENSIONS, 0))
+    names = found.config.get("id2label")
+    labels = tuple(map(str, names.values())) if isinstance(names, dict) else ()
+    facts = Facts(
+        model=model.model_name_or_path,
+        commit=found.commit,
+        folder=found.folder,
+        architecture=architecture,
+        tensors=(),
+        labels=labels,
+        origin="config",
+        head_is_new=False,
+    )
+    return facts, tuple(found.config.get("architectures") or ())
 
 
 def _find(model: Model, *, offline: bool) -> _Found:

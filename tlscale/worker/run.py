@@ -33,6 +33,7 @@ from tlscale.worker.stages import (
     run_stage,
     starting_point,
 )
+from tlscale.worker.tasking import raise_failures, score_tasks, tasks
 
 
 def train(plan: Plan, layout: RunLayout, as_json: bool) -> None:
@@ -51,6 +52,7 @@ def _train(plan: Plan, layout: RunLayout, job: Job, judge: Judge) -> None:
     fresh = _fresh_base(plan) if _needs_base(plan, layout) else None
     base = _measured(layout, "base") or _measure_base(judge, fresh)
     _say_scores(job.reporter, "base", base)
+    failures = _tasks(job, "base", _headed(plan, fresh), None)
     for arm in control_arms(judge):
         _say_scores(job.reporter, arm.name, _measured(layout, arm.name) or judge.score(arm))
     module: nn.Module | None = None
@@ -68,10 +70,12 @@ def _train(plan: Plan, layout: RunLayout, job: Job, judge: Judge) -> None:
         if job.runtime.leads:
             _publish_result(layout, last)
         _say_scores(job.reporter, "tuned", tuned, base)
+        failures += _tasks(job, "tuned", module, last)
     job.reporter.said("done")
     job.runtime.accelerator.end_training()
     if job.runtime.leads:
         write_text(layout.done, f"{plan.fingerprint}\n")
+    raise_failures(failures)
 
 
 def evaluate(plan: Plan, layout: RunLayout, as_json: bool) -> None:
@@ -82,13 +86,17 @@ def evaluate(plan: Plan, layout: RunLayout, as_json: bool) -> None:
 
 
 def _evaluate(plan: Plan, layout: RunLayout, job: Job, judge: Judge) -> None:
-    base = _measure_base(judge, _fresh_base(plan))
+    fresh = _fresh_base(plan)
+    base = _measure_base(judge, fresh)
     _say_scores(job.reporter, "base", base)
+    failures = _tasks(job, "base", _headed(plan, fresh), None, again=True)
     planned = final_stage(plan, layout)
-    if planned is None:
-        return
-    tuned = judge.score(model_arm(judge, restored(job), "tuned", planned.stage.name))
-    _say_scores(job.reporter, "tuned", tuned, base)
+    if planned is not None:
+        module, stage = restored(job), planned.stage.name
+        tuned = judge.score(model_arm(judge, module, "tuned", stage))
+        _say_scores(job.reporter, "tuned", tuned, base)
+        failures += _tasks(job, "tuned", module, stage, again=True)
+    raise_failures(failures)
 
 
 def check(plan: Plan, layout: RunLayout, as_json: bool) -> None:
@@ -124,6 +132,7 @@ ACTIONS: dict[str, Callable[..., None]] = {
     "merge": merge,
     "predict": predict,
     "probe": probe,
+    "tasks": tasks,
 }
 
 
@@ -158,11 +167,29 @@ def _fresh_base(plan: Plan) -> nn.Module:
 
 def _measure_base(judge: Judge, fresh: nn.Module | None) -> tuple[Measurement, ...]:
     plan = judge.plan
-    pooled = bool(plan.stages) and plan.stages[0].stage.head.kind == "pooled"
-    usable = None if plan.facts.head_is_new or pooled else fresh
+    usable = _headed(plan, fresh)
     if usable is not None:
         usable.to(judge.runtime.device)
     return judge.score(base_arm(judge, usable))
+
+
+def _headed(plan: Plan, fresh: nn.Module | None) -> nn.Module | None:
+    """The base itself, where it can answer; `None` where its head is yet to be trained."""
+    pooled = bool(plan.stages) and plan.stages[0].stage.head.kind == "pooled"
+    return None if plan.facts.head_is_new or pooled else fresh
+
+
+def _tasks(
+    job: Job, arm: str, module: nn.Module | None, stage: str | None, *, again: bool = False
+) -> tuple[str, ...]:
+    """Scores the recipe's tasks that aren't measured yet, or all of them again; gives those that failed."""
+    asked = job.plan.recipe.evaluate
+    if not asked.tasks:
+        return ()
+    if module is not None:
+        module.to(job.runtime.device).eval()
+    done = frozenset() if again else frozenset(m.suite for m in _measured(job.layout, arm))
+    return score_tasks(job, asked, arm, module, stage, done=done).failures
 
 
 def _measured(layout: RunLayout, arm: str) -> tuple[Measurement, ...]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from tlscale.evaluation.predictors.setup import Setup
 from tlscale.evaluation.requests import Request, Result, Scorer
 from tlscale.evaluation.scoring.naive import NaiveScorer
 from tlscale.evaluation.tasks.prepare import Prepared
+from tlscale.evaluation.tasks.run import Answers
 from tlscale.models.load import load_base, load_processor
 
 KINDS = frozenset({"choice", "likelihood", "generation", "classification", "rolling"})
@@ -31,9 +32,7 @@ class LanguagePredictor:
             lost[owner] = max(lost[owner], count)
         return tuple(lost[number] for number in numbers)
 
-    def answer(
-        self, prepared: Prepared, numbers: Sequence[int]
-    ) -> Iterator[tuple[int, tuple[Result, ...]]]:
+    def answer(self, prepared: Prepared, numbers: Sequence[int]) -> Answers:
         """An item's results as soon as the last of them is there."""
         flat, owners = _flat(prepared, numbers)
         first = {owner: at for at, owner in reversed(list(enumerate(owners)))}

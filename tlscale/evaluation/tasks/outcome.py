@@ -27,6 +27,9 @@ def outcome(
     first = results[0]
     if document.contexts:
         return _chosen(task, made, document, _competing(results), labels)
+    if isinstance(first, ChoiceScores) and task.kind == "embedding":
+        own, other = first.logprobs
+        return made.model_copy(update={"values": {"acc": float(own > other)}, "scores": first.logprobs})
     if isinstance(first, ChoiceScores):
         found = _chosen(task, made, document, first, labels)
         return _contextual(found, document, [r for r in results[1:] if isinstance(r, ChoiceScores)])

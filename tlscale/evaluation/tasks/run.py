@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from tlscale.errors import DataError, TlscaleError, UsageError
 from tlscale.evaluation import filing
@@ -13,7 +13,8 @@ from tlscale.evaluation.tasks.prepare import Prepared
 from tlscale.evaluation.types import Measurement
 from tlscale.runs.layout import RunLayout
 
-Collect = Callable[[list[Any]], list[Any]]
+Collect: TypeAlias = Callable[[list[Any]], list[Any]]
+Answers: TypeAlias = Iterator[tuple[int, tuple[Result, ...]]]
 
 
 class Predictor(Protocol):
@@ -31,9 +32,7 @@ class Predictor(Protocol):
         """For each of the items `numbers`, how many tokens of its beginning would be lost."""
         ...
 
-    def answer(
-        self, prepared: Prepared, numbers: Sequence[int]
-    ) -> Iterator[tuple[int, tuple[Result, ...]]]:
+    def answer(self, prepared: Prepared, numbers: Sequence[int]) -> Answers:
         """The results of each of the items `numbers`, in any order: one for each of its requests.
 
         A predictor that reads no prompt gives one `ChoiceScores` an item.

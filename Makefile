@@ -5,13 +5,14 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help quickstart install test check format clean
+.PHONY: help quickstart install test check format clean faults
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make quickstart   install and run configs/quickstart.yaml"
 	@echo "make test         install what tests need and run them"
 	@echo "make check        lint, formatting, types and layers"
+	@echo "make faults       publish under every fault of a Hub, and print the table"
 	@echo "make format       rewrite the formatting"
 	@echo "make clean        remove the environment and everything built"
 
@@ -47,6 +48,9 @@ check: $(VENV)/.installed-test $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+faults: $(VENV)/.installed-test
+	$(BIN)/python -m tests.hub.faults
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

@@ -25,6 +25,7 @@ SECTIONS = {
     "Hardware": "hardware",
     "Evaluate": "evaluate",
     "Report": "report",
+    "Publish": "publish",
     "StageRecipe": "stages",
     "Launch": "launch",
     "Slurm": "launch.slurm",

@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -43,9 +44,13 @@ os._exit(code)
 
 
 class Warm:
-    """The forking process, from `with Warm(folder) as program` to its end."""
+    """The forking process, from `with Warm(folder) as program` to its end.
 
-    def __init__(self, folder: Path) -> None:
+    `environment` is what libraries see that read theirs while they are imported.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+        self._environment = environment or {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         self._address, self._program = folder / "warm.socket", folder / "python"
 
     def __enter__(self) -> Path:
@@ -53,8 +58,7 @@ class Warm:
         self._program.write_text(CLIENT.format(python=python, address=str(self._address)))
         self._program.chmod(0o755)
         argv = [sys.executable, "-m", __name__, str(self._address), str(self._program)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        self._process = subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(argv, env=self._environment, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "warm\n"
         return self._program

@@ -37,6 +37,7 @@ def test_the_surface_is_frozen() -> None:
 COMMANDS = (
     "init check plan run probe eval tasks verify report compare merge predict "
     "submit "
+    "push "
     "plugins env schema completion"
 ).split()
 

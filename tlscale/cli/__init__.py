@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
         "prove that a run's saved result is whole, moved, and loads to the same logits",
         "execute",
     )
-    made.add_argument("run_dir", metavar="RUN", help="a run directory")
+    made.add_argument("run_dir", metavar="RUN", help="a run directory, or hub:ORG/NAME")
     made.add_argument("--json", action="store_true", help="print one JSON object")
     made = _command(commands, "report", "judge a run: verdict.json, report.html and report.md", "judge")
     made.add_argument("run_dir", metavar="RUN", help="a run directory, or the folder of its seeds")
@@ -98,6 +98,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--json", action="store_true", help="print one JSON object")
     _use(commands)
     _cluster(commands)
+    _push(commands)
     _about(commands)
     return top
 
@@ -214,6 +215,25 @@ def _cluster(commands: Commands) -> None:
     made.add_argument("--push", metavar="HUB_ID", help="publish the result in a last job")
     made.add_argument("--dry-run", action="store_true", help="print the scripts and the sbatch lines")
     made.add_argument("--offline", action="store_true", help="read the Hub's cache only")
+
+
+def _push(commands: Commands) -> None:
+    made = _command(commands, "push", "publish a finished run on the Hub, verified there first", "publish")
+    made.add_argument("run_dir", metavar="RUN", help="a run directory")
+    made.add_argument("--to", metavar="ORG/NAME", help="the model's id on the Hub; by default the recipe's")
+    who = made.add_mutually_exclusive_group()
+    who.add_argument(
+        "--private", action="store_true", default=None, help="only its owners see it (default)"
+    )
+    who.add_argument("--public", dest="private", action="store_false", help="everybody sees it")
+    made.add_argument("--license", metavar="NAME", help="the result's licence, by the Hub's name")
+    made.add_argument("--base", metavar="ORG/NAME", help="where a base from a folder is on the Hub")
+    made.add_argument("--merged", action="store_true", help="base and adapter as one checkpoint")
+    made.add_argument("--gguf-ready", action="store_true", help="merged, and checked to convert to GGUF")
+    made.add_argument(
+        "--despite-verdict", metavar="REASON", help="publish anyway; the reason is on the card"
+    )
+    made.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _positive(text: str) -> int:

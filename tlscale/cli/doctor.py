@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tlscale.cli.inspect import recipe_of
+from tlscale.cli.publish import before_training
 from tlscale.errors import ExitCode, RecipeError
 from tlscale.launching.local import lines, worker_command
 from tlscale.planning.compile import compile_plan
@@ -46,6 +47,8 @@ def check(arguments: argparse.Namespace) -> int:
         known = {(one.role, one.message) for one in findings}
         more = (Finding(**row) for row in looked["findings"])
         findings = ordered((*findings, *(one for one in more if (one.role, one.message) not in known)))
+    if recipe.publish is not None and not _refused(findings):
+        before_training(compile_plan(recipe, offline=arguments.offline), offline=arguments.offline)
     if arguments.json:
         told = {"ok": not _refused(findings), "problems": [], "findings": [asdict(one) for one in findings]}
         print(json.dumps(told if looked is None else {**told, "examples": looked["roles"]}))

@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 
 from tlscale.cli.inspect import must_fit, recipe_of
+from tlscale.cli.publish import before_training, publish_run, verify_published
 from tlscale.errors import INTERRUPTED, ExitCode, UsageError
 from tlscale.evaluation.types import Measurement
 from tlscale.launching.local import Command, WorkerFailed, launch, worker_command
@@ -29,6 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
             for single in (*spec.arms, spec):
                 print(shlex.join(_command(single, "train").argv))
         return int(ExitCode.OK)
+    if recipe.publish is not None:
+        before_training(specs[0].plan, offline=arguments.offline)
     from tlscale.cli.judge import conclude, described, gate  # numpy and scipy, not for a dry run
 
     for spec in specs:
@@ -38,17 +41,23 @@ def run(arguments: argparse.Namespace) -> int:
     root = Path(recipe.output_dir or f"runs/{recipe.name}")
     verdict = conclude(root)
     if arguments.json:
-        print(
-            json.dumps({"runs": [summary(spec.layout) for spec in specs], "verdict": verdict.model_dump()})
-        )
+        told: dict[str, object] = {"runs": [summary(spec.layout) for spec in specs]}
+        print(json.dumps({**told, "verdict": verdict.model_dump(), **_publish(specs[0], quiet=True)}))
     else:
         for spec in specs:
             print(f"\n{comparison(spec.layout)}")
         print(f"\n{described(verdict, root)}")
         print(f"Next: tlscale verify {shlex.quote(str(specs[0].layout.root))}    {_how_to_load(specs[0])}")
+        _publish(specs[0], quiet=False)
     if arguments.gate:
         gate(verdict)
     return int(ExitCode.OK)
+
+
+def _publish(spec: RunSpec, *, quiet: bool) -> dict[str, object]:
+    """Publishes the first seed's result where the recipe says so."""
+    asked = spec.plan.recipe.publish
+    return {} if asked is None else {"published": publish_run(spec.layout, asked, quiet=quiet)}
 
 
 def _train(spec: RunSpec, *, quiet: bool) -> None:
@@ -69,7 +78,9 @@ def _train(spec: RunSpec, *, quiet: bool) -> None:
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    """Verifies a run's artifacts on fresh bases."""
+    """Verifies a run's artifacts on fresh bases, or anybody's adapter on the Hub."""
+    if arguments.run_dir.startswith(("hub:", "https://", "http://")):
+        return verify_published(arguments.run_dir, as_json=arguments.json)
     layout = existing(arguments.run_dir)
     extra = ("--json",) if arguments.json else ()
     processes = read_plan(layout.plan).world.processes

@@ -23,6 +23,10 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
 def plan(arguments: argparse.Namespace) -> int:
     """Shows the plan; exit code 3 when it doesn't fit."""
     made = compile_plan(recipe_of(arguments), offline=arguments.offline)
+    if made.recipe.publish is not None:
+        from tlscale.cli.publish import before_training
+
+        before_training(made, offline=arguments.offline)
     if arguments.json:
         print(made.model_dump_json(indent=2))
     else:

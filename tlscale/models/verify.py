@@ -73,13 +73,13 @@ def verify(
     try:
         manifest = artifact.read_manifest(folder)
         kind, initial = manifest["kind"], manifest["initial"]
-        tolerance = _tolerance(manifest, world)
+        tolerance = allowed(manifest, world)
         problems = list(changed_files(folder, manifest))
         problems += [] if problems else _belonging(folder, manifest, facts)
     except (*READ_ERRORS, AttributeError) as error:
         return VerifyReport("unknown", 0, 0, unknown, 0.0, (f"the manifest can't be used: {error}",))
-    saved, unread = _saved_tensors(folder)
-    problems += unread + list(_contents(saved))
+    saved, unread = saved_tensors(folder)
+    problems += unread + list(contents(saved))
     difference, moved = unknown, 0
     if not problems:
         try:
@@ -133,7 +133,7 @@ def _belonging(folder: Path, manifest: Mapping[str, Any], facts: Facts) -> Itera
             yield f"adapter_config.json: {name} is {said}, but it was trained on {wanted}"
 
 
-def _saved_tensors(folder: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
+def saved_tensors(folder: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Every saved tensor by part and name, and what can't be read."""
     saved: dict[str, torch.Tensor] = {}
     problems = []
@@ -148,7 +148,8 @@ def _saved_tensors(folder: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
     return saved, problems
 
 
-def _contents(saved: Mapping[str, torch.Tensor]) -> Iterator[str]:
+def contents(saved: Mapping[str, torch.Tensor]) -> Iterator[str]:
+    """What is wrong with tensors whatever they belong to."""
     if not saved:
         yield "it holds no tensors"
     yield from _listing("empty", [name for name, t in saved.items() if t.numel() == 0])
@@ -173,7 +174,7 @@ def _reloaded(
     """Problems, moved tensors and the largest difference, from the artifact on a fresh base."""
     fresh = artifact.load(folder, model=model, facts=facts, world=world)
     fresh.to(world.device)
-    problems = list(_keys(fresh, saved))
+    problems = list(key_problems(fresh, saved))
     if problems:
         return problems, 0, float("nan")
     current = {**_parameters(fresh), **saved} if manifest["kind"] == "checkpoint" else dict(saved)
@@ -182,9 +183,9 @@ def _reloaded(
     inputs, expected = artifact.read_probe(folder)
     precision: torch.dtype = getattr(torch, manifest["compute_dtype"])
     got = artifact.forward(fresh, inputs, precision)
-    difference = _difference(got, expected)
+    difference = apart(got, expected)
     if live is not None:
-        difference = max(difference, _difference(got, artifact.forward(live, inputs, precision)))
+        difference = max(difference, apart(got, artifact.forward(live, inputs, precision)))
     if not difference <= tolerance:
         problems.append(
             f"reloaded on a fresh base its outputs differ by {difference:.1e} (allowed {tolerance:.0e}): "
@@ -197,7 +198,7 @@ def _parameters(module: nn.Module) -> dict[str, torch.Tensor]:
     return {f"checkpoint:{name}": p.detach() for name, p in core(module).named_parameters()}
 
 
-def _keys(fresh: nn.Module, saved: Mapping[str, torch.Tensor]) -> Iterator[str]:
+def key_problems(fresh: nn.Module, saved: Mapping[str, torch.Tensor]) -> Iterator[str]:
     """Whether an adapter's file holds just what a fresh application of it has; PEFT itself only warns."""
     peft = as_peft(core(fresh))
     if peft is None:
@@ -246,7 +247,7 @@ def _listing(what: str, names: list[str]) -> Iterator[str]:
         yield f"{len(names)} tensors are {what}: {listed}{more}"
 
 
-def _difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+def apart(found: torch.Tensor, expected: torch.Tensor) -> float:
     """Largest absolute difference, relative to the largest expected value where that is above 1."""
     if found.shape != expected.shape:
         return float("inf")
@@ -254,6 +255,7 @@ def _difference(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).abs().max()) / scale
 
 
-def _tolerance(manifest: Mapping[str, Any], world: World) -> float:
+def allowed(manifest: Mapping[str, Any], world: World) -> float:
+    """The largest difference of outputs that precision, quantization and another device explain."""
     allowed = max(TOLERANCE[manifest["compute_dtype"]], QUANTIZED_TOLERANCE[manifest["quantization"]])
     return allowed if manifest["device"] == world.device else max(allowed, OTHER_DEVICE)

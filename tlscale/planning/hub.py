@@ -52,7 +52,7 @@ def read_hub(repository: str, revision: str | None, *, offline: bool) -> Remote:
 @contextmanager
 def _refusals(repository: str, revision: str | None) -> Iterator[None]:
     """The Hub client's errors as one sentence each on what is wrong and what to do."""
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     # the errors of whichever HTTP client this version of the library is built on
     transport = tuple(base for base in errors.HfHubHTTPError.__mro__[:-3] if issubclass(base, Exception))
@@ -64,7 +64,8 @@ def _refusals(repository: str, revision: str | None) -> Iterator[None]:
         said = f"neither a folder here nor a valid Hub id ({error})"
         raise PlanError(f"{where}: {said}") from error
     except errors.GatedRepoError as error:
-        said = "access is by request; accept its terms on the Hub and set HF_TOKEN"
+        page = f"{constants.ENDPOINT}/{repository}"
+        said = f"access is by request; accept its terms on {page}, and set HF_TOKEN"
         raise PlanError(f"{where}: {said}") from error
     except errors.RevisionNotFoundError as error:
         said = f"has no revision {revision}; see the branches and commits there"

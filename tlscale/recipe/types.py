@@ -12,6 +12,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from tlscale.recipe.base import Fraction, Frozen, Positive
 from tlscale.recipe.evaluate import Evaluate
+from tlscale.recipe.publish import Publish
 
 Task = Literal["causal-lm", "sequence-classification", "image-classification", "sentence-embedding"]
 Quantization = Literal["none", "nf4", "fp4", "int8"]
@@ -100,6 +101,9 @@ class Source(Frozen):
     limit: Positive | None = Field(None, description="At most so many rows, sampled by the seed.")
     per_class: Positive | None = Field(
         None, description="So many rows of each label, sampled by the seed: few-shot training."
+    )
+    license: str | None = Field(
+        None, description="Licence of the rows by the Hub's name, for the card; a Hub data set has its own."
     )
 
     @model_validator(mode="after")
@@ -259,6 +263,7 @@ class Recipe(Frozen):
     launch: dict[str, JsonValue] | None = Field(
         None, description="How the run is started on a cluster; no part of what it does."
     )
+    publish: Publish | None = None
 
     @model_validator(mode="after")
     def _strategy_or_stages(self) -> Recipe:

@@ -134,3 +134,18 @@ class RunLayout:
     def merged(self) -> Path:
         """The final adapter inside its base, as `tlscale merge` writes it unless told otherwise."""
         return self.root / "merged"
+
+    @property
+    def publication(self) -> Path:
+        """The files that `tlscale push` sends to the Hub, and no others."""
+        return self.root / "publication"
+
+    @property
+    def prepared(self) -> Path:
+        """What publishing needed a model for: recorded outputs, and the merged checkpoint if asked for."""
+        return self.root / "publication.work"
+
+    @property
+    def published(self) -> Path:
+        """Where the run was published, one JSON object a line."""
+        return self.root / "published.jsonl"

@@ -19,7 +19,18 @@ from tlscale.planning.compile import read_plan
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import write_text
 
-CHOICES = ("train", "evaluate", "verify", "inspect", "merge", "predict", "probe", "tasks")
+CHOICES = (
+    "train",
+    "evaluate",
+    "verify",
+    "inspect",
+    "merge",
+    "predict",
+    "probe",
+    "tasks",
+    "publish",
+    "examine",
+)
 
 
 def main(argv: list[str] | None = None) -> int:

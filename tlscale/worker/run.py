@@ -23,6 +23,8 @@ from tlscale.worker.measure import Judge, base_arm, control_arms, model_arm
 from tlscale.worker.merging import merge
 from tlscale.worker.predicting import predict
 from tlscale.worker.probing import probe
+from tlscale.worker.publication import check as examine
+from tlscale.worker.publication import prepare
 from tlscale.worker.stages import (
     Job,
     describe,
@@ -133,6 +135,8 @@ ACTIONS: dict[str, Callable[..., None]] = {
     "predict": predict,
     "probe": probe,
     "tasks": tasks,
+    "publish": prepare,
+    "examine": examine,
 }
 
 

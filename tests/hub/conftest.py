@@ -1,0 +1,51 @@
+"""One Hub, one base, one finished run and one publication for the tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from tests.hub import kit
+from tests.hub.server import Hub, serving
+from tests.integration.warm import Warm
+
+CANARY = "hf_canaryCANARYcanary0123456789"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A Hub and a user who works in `root` with its command line; `base` is the folder of the base."""
+
+    hub: Hub
+    root: Path
+    base: Path
+    env: dict[str, str]
+    python: str
+
+    def tlscale(self, *arguments: str, code: int | None = 0, **env: str) -> CompletedProcess[str]:
+        """One command of the user; fails on another exit code."""
+        merged = {**self.env, **env}
+        return kit.tlscale(*arguments, env=merged, cwd=self.root, code=code, python=self.python)
+
+    @property
+    def run(self) -> Path:
+        """The finished run that is on the Hub as ada/colours."""
+        return self.root / "runs" / "colours"
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    root = tmp_path_factory.mktemp("site")
+    tokens = {CANARY: "write", "hf_write": "write", "hf_read": "read"}
+    with serving(root / "hub", tokens=tokens) as hub:
+        base = kit.with_base(hub, root / "base")
+        env = kit.environment(hub, root / "home", token=CANARY)
+        with Warm(root, env) as program:
+            made = Site(hub, root, base, env, str(program))
+            made.tlscale("run", str(kit.recipe(root)))
+            made.tlscale("push", "runs/colours", "--to", "ada/colours")
+            yield made

@@ -32,7 +32,10 @@ from tlscale.planning.types import (
     Stage,
     Term,
     Update,
+    World,
 )
+
+CPU = World(device="cpu", processes=1, dtype="float32", memory_per_device=None)
 
 VOCABULARY = 32
 
@@ -124,7 +127,7 @@ def training(
         validation=examples(validation),
         scales=dict.fromkeys((name for name, _ in llama().named_parameters()), 1.0),
         collate=partial(collate, task="causal-lm", pad_id=0),
-        runtime=Runtime(accelerator, accelerator.device, 0, 1),
+        runtime=Runtime(accelerator, accelerator.device, 0, 1, CPU),
         watcher=Heard(),
         checkpoints=folder,
         fingerprint="f",

@@ -25,6 +25,10 @@ OptimizerState = dict[str, dict[str, Tensor]]
 OPENERS: dict[Backend, str] = {
     "single": "tlscale.engine.backends.replicated:Replicated",
     "ddp": "tlscale.engine.backends.replicated:Replicated",
+    "fsdp2": "tlscale.engine.backends.fsdp2:Fsdp2",
+    "zero1": "tlscale.engine.backends.zero:Zero",
+    "zero2": "tlscale.engine.backends.zero:Zero",
+    "zero3": "tlscale.engine.backends.zero:Zero",
 }
 
 
@@ -56,12 +60,8 @@ class Session(Protocol):
     def backward(self, loss: Tensor) -> None:
         """Adds the gradients of `loss`: this process's part of a sum over all processes. Collective."""
 
-    def step(self, max_grad_norm: float) -> float:
-        """Updates the parameters and returns the norm of the whole gradient before clipping. Collective.
-
-        Args:
-            max_grad_norm: Gradients of a larger norm are scaled down to it; 0 switches that off.
-        """
+    def step(self) -> float:
+        """Clips gradients as planned and updates; returns the norm before clipping. Collective."""
 
     def zero_grad(self) -> None:
         """Forgets the gradients of the last step."""
@@ -71,6 +71,9 @@ class Session(Protocol):
 
         Collective. Live tensors where nothing is sharded, copies on the CPU otherwise.
         """
+
+    def whole(self) -> dict[str, Tensor]:
+        """The module's whole state dict in full, under the same terms as `tensors`. Collective."""
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Puts what `tensors` gave back; every process gives all of it. Collective."""
@@ -100,7 +103,7 @@ def begin(module: nn.Module, planned: PlannedStage, runtime: Runtime, make: Make
         runtime: The live processes.
         make: Makes the optimizer of a module; called after the module is sharded, where that is needed.
     """
-    place, _, name = OPENERS[runtime.backend].partition(":")
+    place, _, name = OPENERS[runtime.planned.backend].partition(":")
     session: Session = getattr(importlib.import_module(place), name)(module, planned, runtime, make)
     return session
 

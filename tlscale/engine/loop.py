@@ -51,13 +51,14 @@ class Training:
 
 @dataclass(frozen=True)
 class Trained:
-    """What the loop ended with; `loss` is the last step's."""
+    """What the loop ended with; `loss` is the last step's, `session` is for the caller to close."""
 
     steps: int
     tokens: int
     seconds: float
     loss: float
     stopped_early: bool
+    session: Session
 
 
 def count_steps(stage: Stage, batch: Batch, examples: int) -> int:
@@ -118,7 +119,6 @@ def train(module: nn.Module, training: Training) -> Trained:
             filler=training.examples[0],
             collate=training.collate,
             runtime=runtime,
-            max_grad_norm=stage.update.max_grad_norm,
         )
         rate = float(schedule.get_last_lr()[-1])
         schedule.step()
@@ -137,8 +137,7 @@ def train(module: nn.Module, training: Training) -> Trained:
     if stage.budget.early_stopping_patience is not None:
         runtime.accelerator.wait_for_everyone()
         checkpoint.load_best(training.checkpoints, session)
-    session.close()
-    return Trained(progress.step, progress.tokens, time.perf_counter() - started, loss, stopped)
+    return Trained(progress.step, progress.tokens, time.perf_counter() - started, loss, stopped, session)
 
 
 def _begun(module: nn.Module, training: Training) -> Session:

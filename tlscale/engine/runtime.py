@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import resource
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import gather_object, set_seed
 
 from tlscale.errors import PlanError, TlscaleError
-from tlscale.planning.types import Backend, Plan
+from tlscale.planning.types import Plan, World
 
 KILOBYTE = 1024  # the unit of ru_maxrss on Linux
 
@@ -27,7 +28,7 @@ class Runtime:
     device: torch.device
     rank: int
     world: int
-    backend: Backend = "single"
+    planned: World
 
     @property
     def leads(self) -> bool:
@@ -70,6 +71,9 @@ def start(plan: Plan, trackers: Path) -> Runtime:
             "the plan is for a GPU, but torch sees none; make a new run with hardware.device=cpu"
         )
     _import_trackers(plan.recipe.train.report_to)
+    if plan.world.sharding.startswith("zero"):
+        # DeepSpeed compiles a part of itself with ninja, which is installed beside this Python
+        os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     handlers = [InitProcessGroupKwargs(backend="gloo")] if on_cpu and launched > 1 else []
     accelerator = Accelerator(
         cpu=on_cpu,
@@ -86,7 +90,7 @@ def start(plan: Plan, trackers: Path) -> Runtime:
             f"launch as many as planned, or plan anew with hardware.processes={launched}"
         )
     set_seed(plan.seed)
-    return Runtime(accelerator, accelerator.device, accelerator.process_index, live, plan.world.backend)
+    return Runtime(accelerator, accelerator.device, accelerator.process_index, live, plan.world)
 
 
 def secret(name: str) -> str | None:

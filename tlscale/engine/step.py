@@ -64,7 +64,6 @@ def optimize(
     filler: Example,
     collate: Collate,
     runtime: Runtime,
-    max_grad_norm: float,
 ) -> tuple[float, float]:
     """One optimizer step; returns the loss over all processes and the gradient norm before clipping.
 
@@ -99,7 +98,7 @@ def optimize(
             f"the loss became {loss_value}; lower train.learning_rate, or look at these rows: {rows[:400]}"
         )
     forget_resting(session.optimizer)
-    return loss_value, session.step(max_grad_norm)
+    return loss_value, session.step()
 
 
 @torch.no_grad()

@@ -25,13 +25,17 @@ class Suite:
 
 @dataclass(frozen=True)
 class Arm:
-    """Who answers: the `base` or the `tuned` model, how, and after which stage."""
+    """Who answers: the `base` or the `tuned` model, how, and after which stage.
+
+    `together`: the model is shared out over the processes, so each answer needs all of them.
+    """
 
     name: str
     predictor: str
     stage: str | None
     predict: Predict
     metrics: tuple[str, ...] | None = None
+    together: bool = False
 
 
 def evaluate(
@@ -41,8 +45,10 @@ def evaluate(
 
     Every process scores its share, so the metrics don't depend on how many there are.
     """
-    mine = [(at, suite.examples[at]) for at in range(rank, len(suite.examples), world)]
-    outcomes = sorted(collect(arm.predict(mine)), key=lambda outcome: outcome.item)
+    start, every = (0, 1) if arm.together else (rank, world)
+    mine = [(at, suite.examples[at]) for at in range(start, len(suite.examples), every)]
+    answers = arm.predict(mine) if arm.together else collect(arm.predict(mine))
+    outcomes = sorted(answers, key=lambda outcome: outcome.item)
     made = filing.measured(
         outcomes,
         suite.metrics if arm.metrics is None else arm.metrics,

@@ -182,7 +182,7 @@ def _trained_by_peft(module: nn.Module, planned: PlannedStage) -> set[str]:
     found, parameters = set(), dict(module.named_parameters())
     for live, name in canonical(module).items():
         own = name.startswith(ADAPTER) and CONSTANT not in live
-        copied = any(name.startswith(head) for head in heads)
+        copied = ".modules_to_save." in live and any(name.startswith(head) for head in heads)
         freed = biases and name.endswith("bias") and parameters[live].requires_grad
         if own or copied or freed:
             found.add(live)

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +24,29 @@ from tlscale.models.heads import PooledClassifier, core, with_core
 from tlscale.models.load import load_base
 from tlscale.models.names import as_peft, transformers_model
 from tlscale.models.quiet import peft_errors, quiet
-from tlscale.models.saving import saving
+from tlscale.models.saving import hashes, into_place, saving
 from tlscale.planning.types import Facts, PlannedStage, World
 from tlscale.recipe.types import Model
 from tlscale.runs.layout import MANIFEST
-from tlscale.runs.record import sha256, sync_folder, write_json
+from tlscale.runs.record import write_json
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PROBE = "probe.safetensors"
 PROBE_ROWS, PROBE_TOKENS = 2, 32
 OUTPUT = "output"
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """A module that no process holds whole: its weights by live name, and its outputs on the probe."""
+
+    state: Mapping[str, torch.Tensor]
+    output: torch.Tensor
+
+    def of(self, module: nn.Module) -> dict[str, torch.Tensor]:
+        """The weights by the names that the model inside `module` has for them."""
+        start = "" if core(module) is module else "backbone."
+        return {n.removeprefix(start): t for n, t in self.state.items() if n.startswith(start)}
 
 
 def kind_of(module: nn.Module) -> str:
@@ -97,6 +109,7 @@ def save(
     model: Model,
     initial: Mapping[str, str],
     probe: Mapping[str, torch.Tensor],
+    gathered: Gathered | None = None,
 ) -> Path:
     """Writes the result of a stage to `folder`, in place of what was there.
 
@@ -109,6 +122,7 @@ def save(
         model: The base that the stage started from.
         initial: `fingerprints` from before training.
         probe: A batch without labels; at most 2 rows and 32 tokens of it are kept.
+        gathered: Of a module that is shared out over processes, in place of the module's own.
 
     Raises:
         PlanError: an adapter or head was trained over random weights that nobody else can have.
@@ -121,27 +135,30 @@ def save(
         )
     with saving(folder) as partial:
         with quiet():
-            _write(module, kind, partial, model=model, facts=facts)
+            _write(module, kind, partial, model=model, facts=facts, gathered=gathered)
             if processor is not None:
                 processor.save_pretrained(str(partial))
-        _save_probe(module, probe, partial)
+        _save_probe(module, probe, partial, gathered)
         write_json(partial / MANIFEST, _manifest(module, kind, partial, planned, facts, model, initial))
         into_place(partial, folder)
     return folder
 
 
-def _write(module: nn.Module, kind: str, folder: Path, *, model: Model, facts: Facts) -> None:
+def _write(
+    module: nn.Module, kind: str, folder: Path, *, model: Model, facts: Facts, gathered: Gathered | None
+) -> None:
     """The weights, in the layout of PEFT, of transformers, or our own for a head."""
     inner: Any = core(module)
+    state = None if gathered is None else gathered.of(module)
     if kind == "adapter":
         for config in inner.peft_config.values():
             config.base_model_name_or_path = model.model_name_or_path
             config.revision = facts.commit
-        inner.save_pretrained(str(folder), save_embedding_layers=False)
+        inner.save_pretrained(str(folder), save_embedding_layers=False, state_dict=state)
         # PEFT's empty card would pass for a description of this result
         (folder / "README.md").unlink(missing_ok=True)
     elif kind == "checkpoint":
-        inner.save_pretrained(str(folder))
+        inner.save_pretrained(str(folder), state_dict=state)
     if isinstance(module, PooledClassifier):
         headfiles.save(module, folder, facts.labels)
 
@@ -215,15 +232,23 @@ def compute_dtype(module: nn.Module) -> torch.dtype:
     return given if isinstance(given, torch.dtype) else torch.float32
 
 
-def _save_probe(module: nn.Module, probe: Mapping[str, torch.Tensor], folder: Path) -> None:
+def probe_inputs(probe: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What is kept of a batch without labels, on the CPU."""
     cut = {
         name: tensor[:PROBE_ROWS, :PROBE_TOKENS]
         if tensor.dim() == 2 and name != "features"
         else tensor[:PROBE_ROWS]
         for name, tensor in probe.items()
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in cut.items()}
-    output = forward(module, tensors, compute_dtype(module)).contiguous()
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in cut.items()}
+
+
+def _save_probe(
+    module: nn.Module, probe: Mapping[str, torch.Tensor], folder: Path, gathered: Gathered | None
+) -> None:
+    tensors = probe_inputs(probe)
+    live = forward(module, tensors, compute_dtype(module)) if gathered is None else gathered.output
+    output = live.contiguous()
     save_file({**tensors, OUTPUT: output}, folder / PROBE)
 
 
@@ -253,28 +278,3 @@ def _manifest(
         "initial": dict(initial),
         "files": hashes(folder),
     }
-
-
-def hashes(folder: Path) -> dict[str, dict[str, Any]]:
-    """What a manifest vouches for: every file below `folder` with its digest and size."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {str(p.relative_to(folder)): {"sha256": sha256(p), "bytes": p.stat().st_size} for p in files}
-
-
-def into_place(partial: Path, target: Path) -> None:
-    """Renames a whole folder over `target`, so that it survives a power cut.
-
-    Files get the mode of their manifest or config: safetensors are written for their owner alone, and
-    others on a cluster couldn't load the result.
-    """
-    plain = next(p for p in (partial / MANIFEST, partial / "config.json") if p.is_file())
-    for path in partial.rglob("*"):
-        if path.is_file():
-            shutil.copymode(plain, path)
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    sync_folder(partial)
-    if target.exists():
-        shutil.rmtree(target)
-    partial.rename(target)
-    sync_folder(target.parent)

@@ -16,7 +16,7 @@ from tlscale.models.heads import PooledClassifier, core
 from tlscale.models.load import load_base
 from tlscale.models.names import as_peft
 from tlscale.models.quiet import peft_errors, quiet
-from tlscale.models.saving import saving
+from tlscale.models.saving import hashes, into_place, saving
 from tlscale.models.verify import changed_files
 from tlscale.planning.types import Facts, World
 from tlscale.recipe.types import Model
@@ -57,7 +57,7 @@ def merge(folder: Path, target: Path, *, model: Model, facts: Facts, world: Worl
     module = _on_full_base(folder, model=model, facts=facts, world=world)
     with saving(target) as partial:
         _write(module, folder, partial, facts)
-        artifact.into_place(partial, target)
+        into_place(partial, target)
     return target
 
 
@@ -105,7 +105,7 @@ def export(
             raise VerificationError(f"{folder}: merged into its base it gives outputs that are not finite")
         said = _manifest(manifest, partial, world, model, drift)
         write_json(partial / MANIFEST, said)
-        artifact.into_place(partial, target)
+        into_place(partial, target)
     size = sum(file["bytes"] for file in said["files"].values())
     return Merged(target, model.quantization, world.dtype, size, drift, rounding)
 
@@ -166,5 +166,5 @@ def _manifest(
         },
         "tensors": 0,
         "initial": {},
-        "files": artifact.hashes(folder),
+        "files": hashes(folder),
     }

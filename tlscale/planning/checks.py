@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
 
 from tlscale.errors import PlanError
+from tlscale.planning import sharding_checks
+from tlscale.planning.cases import Case, Clash
 from tlscale.planning.rules import trainable_names
 from tlscale.planning.types import Facts, Stage, World
 from tlscale.recipe.types import Recipe
@@ -30,55 +30,6 @@ VIRTUAL_TOKENS = (
     "ADAPTION_PROMPT",
 )
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio"}
-
-
-@dataclass(frozen=True)
-class Case:
-    """One stage in its surroundings; `stage` is `None` where a recipe trains nothing."""
-
-    recipe: Recipe
-    facts: Facts
-    world: World
-    stage: Stage | None
-    trained: frozenset[str]
-
-    @property
-    def quantized(self) -> bool:
-        return self.recipe.model.quantization != "none"
-
-    @property
-    def pooled(self) -> bool:
-        return self.stage is not None and self.stage.head.kind == "pooled"
-
-    @property
-    def scores(self) -> bool:
-        """Whether there is anything to score: rows of the recipe's own, or evaluation tasks."""
-        data, asked = self.recipe.data, self.recipe.evaluate
-        return bool(data.test or data.train or asked.tasks or asked.predictor)
-
-    @property
-    def moves_backbone(self) -> bool:
-        """Whether the backbone's own weights train (matrices, which quantization would pack)."""
-        sizes = {tensor.name: len(tensor.shape) for tensor in self.facts.tensors}
-        return any(sizes[name] >= 2 and not name.startswith("head.") for name in self.trained)
-
-    @property
-    def metrics(self) -> tuple[tuple[str, str], ...]:
-        """(role, metric) of every metric that the recipe asks for."""
-        asked = self.recipe.evaluate
-        return tuple(("target", m) for m in asked.target or ()) + tuple(
-            ("retention", m) for m in asked.retention or ()
-        )
-
-
-@dataclass(frozen=True)
-class Clash:
-    """Refuses a recipe: the key, when, why, and what works instead."""
-
-    key: str
-    when: Callable[[Case], bool]
-    reason: str
-    instead: str
 
 
 CLASHES: tuple[Clash, ...] = (
@@ -213,18 +164,28 @@ def check(recipe: Recipe, facts: Facts, stages: tuple[Stage, ...], world: World)
     Raises:
         PlanError: parts of the recipe don't go together; names all that don't, and what does.
     """
-    cases = [
-        Case(recipe, facts, world, stage, trainable_names(facts.tensors, stage.rules)) for stage in stages
-    ] or [Case(recipe, facts, world, None, frozenset())]
-    found = [
-        f"{clash.key}: {clash.reason}; {clash.instead.format(limit=facts.architecture.max_length)}"
-        for clash in CLASHES
-        if any(clash.when(case) for case in cases)
-    ]
+    cases = _cases(recipe, facts, stages, world)
+    found = clashes(recipe, facts, stages, world)
     found += _wrong_metrics(cases[0]) + _missing_trackers(recipe)
     if found:
         raise PlanError("\n".join(dict.fromkeys(found)))
     return _notes(cases)
+
+
+def clashes(recipe: Recipe, facts: Facts, stages: tuple[Stage, ...], world: World) -> list[str]:
+    """What doesn't go together, with the nearest thing that works."""
+    cases = _cases(recipe, facts, stages, world)
+    return [
+        f"{clash.key}: {clash.reason}; {clash.instead.format(limit=facts.architecture.max_length)}"
+        for clash in (*CLASHES, *sharding_checks.CLASHES)
+        if any(clash.when(case) for case in cases)
+    ]
+
+
+def _cases(recipe: Recipe, facts: Facts, stages: tuple[Stage, ...], world: World) -> list[Case]:
+    return [
+        Case(recipe, facts, world, stage, trainable_names(facts.tensors, stage.rules)) for stage in stages
+    ] or [Case(recipe, facts, world, None, frozenset())]
 
 
 def _wrong_metrics(case: Case) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tlscale import __version__, plugins
 from tlscale.errors import PlanError
-from tlscale.planning import adapters, batch, checks, device, memory
+from tlscale.planning import adapters, batch, checks, device, memory, sharding
 from tlscale.planning.facts import read_facts
 from tlscale.planning.rules import decide
 from tlscale.planning.strategy import Context
@@ -54,17 +54,25 @@ def compile_plan(recipe: Recipe, *, seed: int | None = None, offline: bool = Fal
     """
     data, labels = _survey(recipe)
     facts = read_facts(recipe.model, labels=labels, offline=offline)
-    world = world_of(recipe)
     length = _max_length(recipe, facts)
     stages = _stages(recipe, facts)
-    notes = checks.check(recipe, facts, stages, world)
     rows = next((d.rows for d in data if d.role == "train"), None)
     # documents become windows, and packed examples share rows: how many is known when they are tokens
     uncounted = recipe.data.packing or next((d.format for d in data if d.role == "train"), None) == "text"
-    planned = tuple(
-        _plan_stage(stage, recipe, facts, world, length, None if uncounted or stage.source else rows)
-        for stage in stages
+
+    def planned_in(world: World) -> tuple[PlannedStage, ...]:
+        return tuple(
+            _plan_stage(stage, recipe, facts, world, length, None if uncounted or stage.source else rows)
+            for stage in stages
+        )
+
+    world, why = sharding.choose(
+        recipe.hardware.sharding,
+        world_of(recipe),
+        lambda world: max((needed(p) for p in planned_in(world)), default=0),
+        lambda world: bool(checks.clashes(recipe, facts, stages, world)),
     )
+    notes = (*((why,) if why else ()), *checks.check(recipe, facts, stages, world))
     unsigned = Plan(
         fingerprint="",
         recipe=recipe,
@@ -72,7 +80,7 @@ def compile_plan(recipe: Recipe, *, seed: int | None = None, offline: bool = Fal
         facts=facts,
         data=data,
         world=world,
-        stages=planned,
+        stages=planned_in(world),
         max_length=length,
         notes=notes,
         versions={},
@@ -142,6 +150,8 @@ def world_of(recipe: Recipe) -> World:
     return World(
         device=kind,
         processes=recipe.hardware.processes,
+        machines=recipe.hardware.machines,
+        offload=recipe.hardware.offload,
         dtype=wanted,
         memory_per_device=int(asked * 1e9) if asked is not None else available,
     )
@@ -240,8 +250,12 @@ def memory_shortfall(plan: Plan) -> int:
     room = plan.world.memory_per_device
     if room is None:
         return 0
-    needs = [sum(item.bytes for item in planned.memory) for planned in plan.stages]
-    return max([0, *(need - room for need in needs)])
+    return max([0, *(needed(planned) - room for planned in plan.stages)])
+
+
+def needed(planned: PlannedStage) -> int:
+    """Bytes that a stage needs on each device; an estimate."""
+    return sum(item.bytes for item in planned.memory)
 
 
 def versions() -> dict[str, str]:

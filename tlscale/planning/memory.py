@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tlscale.planning import activations
+from tlscale.planning import activations, sharding
 from tlscale.planning.rules import trainable_names
 from tlscale.planning.targets import Module, targets
 from tlscale.planning.types import Batch, Facts, MemoryItem, Stage, Tensor, World
@@ -88,7 +88,7 @@ def account(
         MemoryItem(name="logits", bytes=round(moment.logits), note="float32" if moment.logits else ""),
         _overhead(world, moment),
     ]
-    return tuple(item for item in items if item.bytes)
+    return sharding.shared_out(tuple(item for item in items if item.bytes), world, facts)
 
 
 def _overhead(world: World, moment: _Moment) -> MemoryItem:

@@ -81,19 +81,21 @@ class Judge:
         return tuple(made)
 
 
-def model_arm(judge: Judge, module: nn.Module, name: str, stage: str | None) -> Arm:
-    """The arm that answers with the model itself."""
+def model_arm(
+    judge: Judge, module: nn.Module, name: str, stage: str | None, *, together: bool = False
+) -> Arm:
+    """The arm that answers with the model itself; `together` where it is shared out over processes."""
     module.eval()
     task, labels = judge.plan.recipe.model.task, judge.plan.facts.labels
     if task == "causal-lm":
-        return Arm(name, "likelihood", stage, partial(_language, judge, module))
+        return Arm(name, "likelihood", stage, partial(_language, judge, module), together=together)
     if task == "sentence-embedding":
         retrieve = partial(predict.paired_retrieval, module, collate=judge.collate, size=judge.size)
-        return Arm(name, "retrieval", stage, retrieve)
+        return Arm(name, "retrieval", stage, retrieve, together=together)
     chosen = partial(
         predict.class_probabilities, module, labels=labels, collate=judge.collate, size=judge.size
     )
-    return Arm(name, "classifier", stage, chosen)
+    return Arm(name, "classifier", stage, chosen, together=together)
 
 
 def control_arms(judge: Judge) -> tuple[Arm, ...]:

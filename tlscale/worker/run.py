@@ -66,9 +66,10 @@ def _train(plan: Plan, layout: RunLayout, job: Job, judge: Judge) -> None:
         fresh = None
     if plan.stages:
         last = plan.stages[-1].stage.name
+        together = plan.world.shards_weights and module is not None
         if module is None:
             module = restored(job)
-        tuned = judge.score(model_arm(judge, module, "tuned", last))
+        tuned = judge.score(model_arm(judge, module, "tuned", last, together=together))
         if job.runtime.leads:
             _publish_result(layout, last)
         _say_scores(job.reporter, "tuned", tuned, base)

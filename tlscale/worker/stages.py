@@ -14,6 +14,7 @@ from torch import nn
 
 from tlscale.data.collate import collate
 from tlscale.data.examples import Example
+from tlscale.engine.backend import Session
 from tlscale.engine.loop import Training, train
 from tlscale.engine.runtime import Runtime
 from tlscale.errors import VerificationError
@@ -83,7 +84,8 @@ def run_stage(job: Job, planned: PlannedStage, loaded: nn.Module | None) -> nn.M
     if loaded is None or stage.starts_from != "base":
         loaded = load_base(model, plan.facts, head=stage.head, world=plan.world, seed=plan.seed)
     module = adapt.apply(loaded, planned, task=model.task, continue_from=continued)
-    module.to(runtime.device)
+    if not plan.world.shards_weights:
+        module.to(runtime.device)
     initial = artifact.fingerprints(module)
     training = _training(job, planned, module)
     job.reporter.said(
@@ -97,8 +99,11 @@ def run_stage(job: Job, planned: PlannedStage, loaded: nn.Module | None) -> nn.M
         loss=done.loss, stopped_early=done.stopped_early, peak_memory_bytes=job.runtime.peak_memory(),
     )  # fmt: skip
     module.eval()
+    probe = _probe(job, planned, model)
+    gathered = _gathered(done.session, module, probe)
+    done.session.close()
     if runtime.leads:
-        _save_and_verify(job, planned, module, model, initial)
+        _save_and_verify(job, planned, module, model, initial, probe, gathered)
     runtime.accelerator.wait_for_everyone()
     return module
 
@@ -159,18 +164,41 @@ def featurized(
     return tuple(replace(e, tokens=None, pixels=None, features=found[i]) for i, e in enumerate(examples))
 
 
-def _save_and_verify(
-    job: Job, planned: PlannedStage, module: nn.Module, model: Model, initial: dict[str, str]
-) -> None:
-    plan, stage = job.plan, planned.stage
-    probe = job.examples.get("test") or job.examples[stage.name if stage.name in job.examples else "train"]
+def _probe(job: Job, planned: PlannedStage, model: Model) -> dict[str, torch.Tensor]:
+    """A few rows, without labels, that the saved result must answer as the live one does."""
+    stage = planned.stage
+    rows = job.examples.get("test") or job.examples[stage.name if stage.name in job.examples else "train"]
     inputs = collate(
-        probe[:2],
+        rows[:2],
         task=model.task,
         pad_id=getattr(job.processor, "pad_token_id", None) or 0,
         device=job.runtime.device,
     )
     inputs.pop("labels", None)
+    return dict(inputs.get("anchor", inputs))
+
+
+def _gathered(
+    session: Session, module: nn.Module, probe: dict[str, torch.Tensor]
+) -> artifact.Gathered | None:
+    """What is to be saved of a module that is shared out; all processes take part."""
+    if not session.sharded:
+        return None
+    output = artifact.forward(session.module, artifact.probe_inputs(probe), artifact.compute_dtype(module))
+    whole = artifact.kind_of(module) == "checkpoint"
+    return artifact.Gathered(session.whole() if whole else session.tensors(), output)
+
+
+def _save_and_verify(
+    job: Job,
+    planned: PlannedStage,
+    module: nn.Module,
+    model: Model,
+    initial: dict[str, str],
+    probe: dict[str, torch.Tensor],
+    gathered: artifact.Gathered | None,
+) -> None:
+    plan, stage = job.plan, planned.stage
     folder = artifact.save(
         module,
         job.processor,
@@ -179,9 +207,11 @@ def _save_and_verify(
         facts=plan.facts,
         model=model,
         initial=initial,
-        probe=inputs.get("anchor", inputs),
+        probe=probe,
+        gathered=gathered,
     )
-    report = verify(folder, model=model, facts=plan.facts, world=plan.world, live=module)
+    live = module if gathered is None else None
+    report = verify(folder, model=model, facts=plan.facts, world=plan.world, live=live)
     job.reporter.said("verified", stage=stage.name, **report.summary())
     if report.problems:
         raise VerificationError(f"{folder}: " + "; ".join(report.problems))

@@ -24,6 +24,7 @@ class Replicated:
         self, module: nn.Module, planned: PlannedStage, runtime: Runtime, make: MakeOptimizer
     ) -> None:
         self._plain, self._accelerator, self._world = module, runtime.accelerator, runtime.world
+        self._max_grad_norm = planned.stage.update.max_grad_norm
         self._own = make(module)
         self.module: nn.Module
         self.optimizer: Optimizer = self._own
@@ -39,9 +40,9 @@ class Replicated:
         # Data parallelism averages gradients over processes; the sum is what is wanted.
         self._accelerator.backward(loss * self._world)
 
-    def step(self, max_grad_norm: float) -> float:
+    def step(self) -> float:
         parameters = list(trainable(self.module).values())
-        norm = self._accelerator.clip_grad_norm_(parameters, max_grad_norm or math.inf)
+        norm = self._accelerator.clip_grad_norm_(parameters, self._max_grad_norm or math.inf)
         self._prepared.step()
         return float(norm)
 
@@ -51,6 +52,9 @@ class Replicated:
     def tensors(self) -> dict[str, Tensor]:
         found = {name: p.detach() for name, p in trainable(self._plain).items()}
         return found | statistics(self._plain)
+
+    def whole(self) -> dict[str, Tensor]:
+        return dict(self._plain.state_dict())
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         put(self.tensors(), tensors)

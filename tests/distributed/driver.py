@@ -1,0 +1,60 @@
+"""Many stages in one group of processes: `accelerate launch -m tests.distributed.driver CASES OUT`.
+
+Starting processes costs far more than a small stage, so all cases of a test share one start. CASES is a
+JSON list of recipes; for each, OUT/NAME is its run directory, and OUT/results.jsonl gets its losses and
+what verification found.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import set_seed
+
+from tlscale.engine import runtime as runtimes
+from tlscale.errors import PlanError
+from tlscale.planning.compile import compile_plan
+from tlscale.recipe.types import Recipe
+from tlscale.runs.layout import RunLayout
+from tlscale.runs.record import append_line, read_lines
+from tlscale.worker.__main__ import _quiet
+from tlscale.worker.run import _fresh_base, _start
+from tlscale.worker.stages import run_stage
+
+
+def main(cases: Path, out: Path) -> None:
+    _quiet()
+    runtime: runtimes.Runtime | None = None
+    for written in json.loads(cases.read_text()):
+        try:
+            plan = compile_plan(Recipe.model_validate_json(json.dumps(written)))
+            if runtime is None:
+                runtime = runtimes.start(plan, out / "trackers")
+            runtime = replace(runtime, planned=plan.world)
+            layout = RunLayout(out / plan.recipe.name)
+            job, _ = _start(plan, layout, runtime)
+            set_seed(plan.seed)
+            run_stage(job, plan.stages[0], _fresh_base(plan))
+            found: dict[str, Any] = {"losses": losses(layout), "verified": verified(layout)}
+        except PlanError as error:
+            found = {"error": str(error)}
+        if os.environ.get("RANK", "0") == "0":
+            append_line(out / "results.jsonl", {"name": written["name"], **found})
+
+
+def losses(layout: RunLayout) -> list[float]:
+    return [row["loss"] for row in read_lines(layout.events) if row["event"] == "step"]
+
+
+def verified(layout: RunLayout) -> dict[str, Any]:
+    found = [row for row in read_lines(layout.events) if row["event"] == "verified"]
+    return found[-1] if found else {}
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

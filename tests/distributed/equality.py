@@ -1,0 +1,115 @@
+"""The same training on every backend, as a table: `python -m tests.distributed.equality [FOLDER]`."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.distributed import kit
+from tests.integration import tiny
+
+SHARDINGS = ("none", "zero1", "zero2", "zero3", "fsdp2")
+# the last of an epoch's three steps has 5 rows, which two processes can't share evenly
+ROWS = 37
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: the largest differences from one process, and what verification found."""
+
+    name: str
+    method: str
+    losses: float
+    weights: float
+    tensors: int
+    empty: int
+    keys_differ: int
+    reload: float
+    error: str
+
+    @property
+    def good(self) -> bool:
+        """Within what is promised: 1e-5 everywhere, nothing empty, nothing missing."""
+        numbers = (self.losses, self.weights, self.reload)
+        whole = self.tensors > 0 and not (self.empty or self.keys_differ or self.error)
+        return whole and all(n <= 1e-5 for n in numbers)
+
+
+def lines(folder: Path) -> list[Line]:
+    """Every line: backends by adapters, and accumulation."""
+    model, rows = tiny.llama(folder / "llama"), tiny.sentences(folder / "rows.jsonl", ROWS)
+
+    def case(name: str, method: str, **parts: Any) -> dict[str, Any]:
+        return kit.recipe(f"{name}-{method}", model, rows, method=method, **parts)
+
+    methods = tuple(kit.ADAPTERS)
+    alone = [case("one", method) for method in methods]
+    alone += [case("one-accumulated", "lora", train={"per_device_train_batch_size": 4})]
+    shared = [
+        case(name, method, hardware={"processes": 2, "sharding": name})
+        for name in SHARDINGS
+        for method in methods
+    ]
+    shared += [
+        case(
+            f"{name}-accumulated", "lora",
+            hardware={"processes": 2, "sharding": name}, train={"per_device_train_batch_size": 2},
+        )
+        for name in SHARDINGS
+    ]  # fmt: skip
+    one = kit.run(alone, folder / "one", processes=1)
+    two = kit.run(shared, folder / "two", processes=2)
+    found = {**one, **two}
+    return [_line(outcome, one[f"one-{name.rpartition('-')[2]}"]) for name, outcome in found.items()]
+
+
+def _line(mine: kit.Outcome, reference: kit.Outcome) -> Line:
+    name, _, method = mine.name.rpartition("-")
+    saved, wanted = mine.tensors(), reference.tensors()
+    reload = mine.verified.get("max_difference")
+    return Line(
+        name={"none": "ddp", "none-accumulated": "ddp-accumulated"}.get(name, name),
+        method=method,
+        losses=kit.loss_difference(mine, reference),
+        weights=kit.weight_difference(mine, reference),
+        tensors=len(saved),
+        empty=sum(tensor.numel() == 0 for tensor in saved.values()),
+        keys_differ=len(saved.keys() ^ wanted.keys()),
+        reload=float("inf") if reload is None else float(reload),
+        error=mine.error,
+    )
+
+
+def table(found: list[Line]) -> str:
+    """The lines as text."""
+    head = (
+        f"{'backend':<18} {'trains':<16} {'losses':>9} {'weights':>9} {'reload':>9}  tensors  empty  keys"
+    )
+    rows = [
+        f"{x.name:<18} {x.method:<16} {x.losses:>9.1e} {x.weights:>9.1e} {x.reload:>9.1e}  {x.tensors:>7}  "
+        f"{x.empty:>5}  {'same' if not x.keys_differ else x.keys_differ}   {'' if x.good else 'NOT EQUAL'}"
+        for x in found
+    ]
+    good = sum(x.good for x in found)
+    return "\n".join(
+        [head, *rows, f"{good} of {len(found)} lines within 1e-5 of one process over 20 steps"]
+    )
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        found = lines(folder)
+    print(table(found))
+    for line in found:
+        if line.error:
+            print(f"\n{line.name} {line.method}: {line.error}")
+    return int(not all(line.good for line in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

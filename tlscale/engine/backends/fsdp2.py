@@ -1,0 +1,131 @@
+"""Fully sharded data parallelism by torch's own `fully_shard` (Zhao et al. 2023, arXiv:2304.11277).
+
+Weights, gradients and optimizer states are shared out; each block is gathered for its own forward and
+backward pass. Gradients are exchanged in every pass, so that accumulation holds no whole gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    OffloadPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+from tlscale.engine.backend import MakeOptimizer, OptimizerState, put, statistics, trainable
+from tlscale.engine.runtime import Runtime
+from tlscale.planning.types import PlannedStage
+
+
+class Fsdp2:
+    """Shards each block of the network by itself, and the rest together."""
+
+    sharded = True
+
+    def __init__(
+        self, module: nn.Module, planned: PlannedStage, runtime: Runtime, make: MakeOptimizer
+    ) -> None:
+        self._runtime = runtime
+        self._max_grad_norm = planned.stage.update.max_grad_norm
+        mesh = init_device_mesh(runtime.device.type, (runtime.world,))
+        offload = CPUOffloadPolicy() if runtime.planned.offload == "parameters" else OffloadPolicy()
+        for block in blocks(module):
+            fully_shard(block, mesh=mesh, offload_policy=offload)
+        fully_shard(module, mesh=mesh, offload_policy=offload)
+        if hasattr(module, "generate"):
+            register_fsdp_forward_method(module, "generate")
+        self.module = module
+        self.optimizer: Optimizer = make(module)
+
+    def passing(self, *, last: bool) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        # Gradients are averaged over processes; the sum is what is wanted.
+        (loss * self._runtime.world).backward()  # type: ignore[no-untyped-call]
+
+    def step(self) -> float:
+        parameters = list(trainable(self.module).values())
+        norm = nn.utils.clip_grad_norm_(parameters, self._max_grad_norm or math.inf)
+        self.optimizer.step()
+        return float(_full(norm))
+
+    def zero_grad(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return self._leading(trainable(self.module)) | statistics(self.module)
+
+    def whole(self) -> dict[str, Tensor]:
+        return self._leading(self.module.state_dict())
+
+    def _leading(self, live: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Full copies on the CPU of the leading process, one at a time."""
+        found = {}
+        for name, tensor in live.items():
+            full = _full(tensor.detach())
+            if self._runtime.leads:
+                found[name] = full.to("cpu", copy=True)
+        return found
+
+    @torch.no_grad()
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        live = trainable(self.module)
+        put(live, {name: self._shared_out(tensors[name], p) for name, p in live.items()})
+        put(statistics(self.module), {n: t for n, t in tensors.items() if n not in live})
+
+    def optimizer_state(self) -> OptimizerState:
+        found: OptimizerState = {}
+        for name, parameter in trainable(self.module).items():
+            full = {key: _full(value).cpu() for key, value in self.optimizer.state[parameter].items()}
+            if self._runtime.leads:
+                found[name] = full
+        return found
+
+    def load_optimizer_state(self, state: OptimizerState) -> None:
+        for name, parameter in trainable(self.module).items():
+            if name in state:
+                self.optimizer.state[parameter] = {
+                    key: value.clone() if key == "step" else self._shared_out(value, parameter)
+                    for key, value in state[name].items()
+                }
+
+    def _shared_out(self, value: Tensor, parameter: nn.Parameter) -> Tensor:
+        """`value` divided over the processes as `parameter` is."""
+        assert isinstance(parameter, DTensor)
+        moved = value.to(parameter.device, parameter.dtype)
+        return distribute_tensor(moved, parameter.device_mesh, parameter.placements)
+
+    def scaler_state(self) -> dict[str, Any]:
+        return {}
+
+    def load_scaler_state(self, state: Mapping[str, Any]) -> None:
+        """There is none: float16 is refused with sharding."""
+
+    def close(self) -> None:
+        self.zero_grad()
+
+
+def blocks(module: nn.Module) -> list[nn.Module]:
+    """The repeated parts of a network, from first to last; empty where it has none."""
+    found: list[nn.Module] = []
+    for part in module.modules():
+        if isinstance(part, nn.ModuleList) and len(part) > 1 and len({type(child) for child in part}) == 1:
+            nested = any(part in outer.modules() for outer in found)
+            found += [] if nested else list(part)
+    return found
+
+
+def _full(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

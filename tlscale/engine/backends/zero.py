@@ -1,0 +1,224 @@
+"""DeepSpeed's ZeRO (Rajbhandari et al. 2020, arXiv:1910.02054): what processes hold alike is shared out.
+
+Stage 1 shares out the optimizer's averages, stage 2 gradients too, stage 3 weights too. DeepSpeed itself
+is told of one pass per step; which pass is a step's last is said pass by pass, so that steps may have
+different numbers of passes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tlscale.engine.backend import MakeOptimizer, OptimizerState, put, statistics, trainable
+from tlscale.engine.runtime import Runtime
+from tlscale.errors import PlanError
+from tlscale.models.names import transformers_model
+from tlscale.planning.types import PlannedStage, World
+
+AVERAGES = ("exp_avg", "exp_avg_sq")
+# parameters below so many hidden widths stay whole, as transformers sets it
+KEPT_WHOLE = 10
+NEVER = 2**31
+COMPILING = ("c++", "ninja")
+
+
+def settings(world: World, *, micro: int, hidden_size: int, max_grad_norm: float) -> dict[str, Any]:
+    """DeepSpeed's configuration for a stage; it also stands in the run's events."""
+    stage = int(world.sharding.removeprefix("zero"))
+    sharing: dict[str, Any] = {"stage": stage, "overlap_comm": world.device == "cuda"}
+    if stage == 3:
+        sharing["stage3_param_persistence_threshold"] = KEPT_WHOLE * hidden_size
+    pinned = world.device == "cuda"
+    if world.offload != "none":
+        sharing["offload_optimizer"] = {"device": "cpu", "pin_memory": pinned}
+    if world.offload == "parameters":
+        sharing["offload_param"] = {"device": "cpu", "pin_memory": pinned}
+    made: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": micro,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": max_grad_norm,
+        "zero_optimization": sharing,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": NEVER,
+    }
+    if world.dtype == "bfloat16":
+        # what trains is float32, and its gradients travel so; products run in bfloat16
+        made["torch_autocast"] = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
+    return made
+
+
+class Zero:
+    """Stages 1 to 3."""
+
+    def __init__(
+        self, module: nn.Module, planned: PlannedStage, runtime: Runtime, make: MakeOptimizer
+    ) -> None:
+        deepspeed = _deepspeed(runtime.planned)
+        self._plain, self._runtime = module, runtime
+        self.sharded = runtime.planned.sharding == "zero3"
+        config = settings(
+            runtime.planned,
+            micro=planned.batch.micro,
+            hidden_size=getattr(transformers_model(module).config, "hidden_size", 0),
+            max_grad_norm=planned.stage.update.max_grad_norm,
+        )
+        if self.sharded:
+            # piece by piece, so that no device ever holds the whole
+            deepspeed.zero.Init(module=module, config_dict_or_path=config)
+        self._inner = make(module)
+        self._engine, self._outer, _, _ = deepspeed.initialize(
+            model=module, optimizer=self._inner, config=config, dist_init_required=False
+        )
+        self.module: nn.Module = self._engine
+        self.optimizer: Optimizer = self._inner
+
+    def passing(self, *, last: bool) -> AbstractContextManager[Any]:
+        return self._pass(last)
+
+    @contextmanager
+    def _pass(self, last: bool) -> Iterator[None]:
+        self._engine.set_gradient_accumulation_boundary(last)
+        yield
+
+    def backward(self, loss: Tensor) -> None:
+        # DeepSpeed averages gradients over processes; the sum is what is wanted.
+        self._engine.backward(loss * self._runtime.world, scale_wrt_gas=False)
+
+    def step(self) -> float:
+        self._engine.step()
+        return float(self._engine.get_global_grad_norm())
+
+    def zero_grad(self) -> None:
+        """DeepSpeed forgets them after each step by itself."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        live = trainable(self._plain)
+        if self.sharded:
+            return self._leading(live) | statistics(self._plain)
+        return {name: p.detach() for name, p in live.items()} | statistics(self._plain)
+
+    def whole(self) -> dict[str, Tensor]:
+        if not self.sharded:
+            return dict(self._plain.state_dict())
+        tied = dict(self._plain.named_parameters(remove_duplicate=False))
+        buffers = {n: b for n, b in self._plain.state_dict().items() if n not in tied}
+        return self._leading(tied) | buffers
+
+    def _leading(self, live: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+        """Full copies on the CPU of the leading process, one at a time."""
+        import deepspeed
+
+        found = {}
+        for name, parameter in live.items():
+            with deepspeed.zero.GatheredParameters([parameter]):
+                if self._runtime.leads:
+                    found[name] = parameter.detach().cpu().clone()
+        return found
+
+    @torch.no_grad()
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        import deepspeed
+
+        live = trainable(self._plain)
+        for name, parameter in live.items():
+            if self.sharded:
+                with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+                    parameter.copy_(tensors[name])
+            else:
+                parameter.copy_(tensors[name])
+        put(statistics(self._plain), {n: t for n, t in tensors.items() if n not in live})
+        self._outer.refresh_fp32_params()
+
+    def optimizer_state(self) -> OptimizerState:
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        states = list(self._inner.state.values())
+        if not states:
+            return {}
+        found: OptimizerState = {}
+        for name, parameter in trainable(self._plain).items():
+            full = {key: safe_get_full_optimizer_state(parameter, key) for key in AVERAGES}
+            if self._runtime.leads or not self.sharded:
+                found[name] = {key: value.view(_shape(parameter)).cpu() for key, value in full.items()}
+                found[name]["step"] = states[0]["step"].clone()
+        return found
+
+    def load_optimizer_state(self, state: OptimizerState) -> None:
+        if not state:
+            return
+        from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
+
+        self._make_states(next(iter(state.values()))["step"])
+        for name, parameter in trainable(self._plain).items():
+            for key in AVERAGES:
+                value = state[name][key].to(self._runtime.device)
+                if self.sharded:
+                    safe_set_local_optimizer_state(parameter, self._part(value, parameter), key)
+                else:
+                    safe_set_full_optimizer_state(parameter, value, key)
+
+    def _make_states(self, step: Tensor) -> None:
+        """Averages of zero, which the first step would make, for the saved ones to be put into."""
+        for group in self._inner.param_groups:
+            for flat in group["params"] or ():
+                self._inner.state[flat] = {
+                    "step": step.clone(), **{key: torch.zeros_like(flat) for key in AVERAGES}
+                }  # fmt: skip
+
+    def _part(self, value: Tensor, parameter: nn.Parameter) -> Tensor:
+        """This process's part of a full tensor, as stage 3 divides it: evenly, padded with zeros."""
+        from deepspeed.utils import safe_get_local_fp32_param
+
+        size = safe_get_local_fp32_param(parameter).numel()
+        padded = value.new_zeros(size * self._runtime.world)
+        padded[: value.numel()] = value.flatten()
+        return padded[self._runtime.rank * size :][:size]
+
+    def scaler_state(self) -> dict[str, Any]:
+        return {}
+
+    def load_scaler_state(self, state: Mapping[str, Any]) -> None:
+        """There is none: float16 is refused with sharding."""
+
+    def close(self) -> None:
+        self.module = self._plain
+
+
+def _deepspeed(world: World) -> Any:
+    """DeepSpeed, joined to the process group that is already there.
+
+    Raises:
+        PlanError: it can't be imported, or lacks what it compiles itself with.
+    """
+    where = f"hardware.sharding {world.sharding}: "
+    try:
+        import deepspeed
+    except ImportError as error:
+        raise PlanError(
+            f"{where}deepspeed can't be imported ({error}); "
+            'pip install "tlscale[deepspeed]", or set hardware.sharding=fsdp2'
+        ) from error
+    lacking = [name for name in COMPILING if shutil.which(name) is None]
+    if world.device == "cpu" and lacking:
+        raise PlanError(
+            f"{where}DeepSpeed compiles a part of itself at its first start on a CPU, and there is no "
+            f"{' and no '.join(lacking)} here; install g++, or set hardware.sharding=fsdp2"
+        )
+    # it prints what it has compiled
+    with redirect_stdout(sys.stderr):
+        deepspeed.init_distributed(dist_init_required=False, verbose=False)
+    return deepspeed
+
+
+def _shape(parameter: nn.Parameter) -> torch.Size:
+    shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
+    return shape

@@ -1,0 +1,80 @@
+"""What doesn't go together with several processes, sharding and offload: a part of the table of clashes."""
+
+from __future__ import annotations
+
+from tlscale.planning import sharding
+from tlscale.planning.cases import Case, Clash
+
+PROMPTS = ("PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING", "CPT")
+
+
+def _kind(case: Case) -> str:
+    return "" if case.stage is None or case.stage.adapter is None else case.stage.adapter.peft_type
+
+
+def _is_zero(case: Case) -> bool:
+    return case.world.sharding.startswith("zero")
+
+
+CLASHES: tuple[Clash, ...] = (
+    Clash(
+        "hardware.machines",
+        lambda c: c.world.processes % c.world.machines != 0,
+        "the processes can't be shared out evenly over so many machines",
+        "set hardware.processes to a multiple of hardware.machines",
+    ),
+    Clash(
+        "hardware.sharding",
+        lambda c: c.world.processes == 1 and c.world.sharding != "none",
+        "a single process has nobody to share with",
+        "set hardware.processes to 2 or more, or hardware.sharding to none",
+    ),
+    Clash(
+        "hardware.sharding",
+        lambda c: sharding.missing(c.world.sharding),
+        "DeepSpeed is not installed",
+        'pip install "tlscale[deepspeed]", or set hardware.sharding to fsdp2',
+    ),
+    Clash(
+        "hardware.offload",
+        lambda c: c.world.offload == "optimizer" and not _is_zero(c),
+        "only ZeRO keeps the optimizer alone in the host's memory",
+        "set hardware.sharding to zero1, zero2 or zero3, or hardware.offload to none",
+    ),
+    Clash(
+        "hardware.offload",
+        lambda c: c.world.offload == "parameters" and not c.world.shards_weights,
+        "weights can wait in the host's memory only where they are sharded",
+        "set hardware.sharding to zero3 or fsdp2, or hardware.offload to optimizer or none",
+    ),
+    Clash(
+        "model.dtype",
+        lambda c: c.world.dtype == "float16" and c.world.sharding != "none",
+        "float16 needs its loss scaled, which sharding doesn't do here",
+        "set model.dtype to bfloat16 or float32, or hardware.sharding to none",
+    ),
+    Clash(
+        "strategy",
+        lambda c: _kind(c) == "ADALORA" and c.world.sharding != "none",
+        "AdaLoRA reads every gradient in full after a step, and they are shared out",
+        "set hardware.sharding to none, or use method: lora",
+    ),
+    Clash(
+        "hardware.sharding",
+        lambda c: _is_zero(c) and c.stage is not None and any(rule.from_step for rule in c.stage.rules),
+        "ZeRO updates all parameters in every step, and some of them are to rest at first",
+        "set hardware.sharding to fsdp2 or none",
+    ),
+    Clash(
+        "strategy",
+        lambda c: _kind(c) in PROMPTS and c.world.shards_weights,
+        "a prompt is computed from its encoder when it is saved, and its weights are shared out",
+        "set hardware.sharding to none, zero1 or zero2, or use method: lora",
+    ),
+    Clash(
+        "hardware.sharding",
+        lambda c: c.pooled and c.world.shards_weights,
+        "a head over pooled features is kept whole on each process",
+        "set hardware.sharding to none, zero1 or zero2",
+    ),
+)

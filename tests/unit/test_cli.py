@@ -36,8 +36,7 @@ def test_the_surface_is_frozen() -> None:
 
 COMMANDS = (
     "init check plan run probe eval tasks verify report compare merge predict "
-    "submit "
-    "push "
+    "submit push status list logs cancel resume "
     "plugins env schema completion"
 ).split()
 

@@ -14,7 +14,9 @@ from typing import TypeAlias
 from tlscale.errors import INTERRUPTED, ExitCode, TlscaleError, UsageError
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-HANDLERS = {"eval": "evaluate", "plugins": "show_plugins", "tasks": "show_tasks"}
+HANDLERS = {
+    "eval": "evaluate", "plugins": "show_plugins", "tasks": "show_tasks", "status": "show", "list": "listing",
+}  # fmt: skip
 EXIT_CODES = """exit codes:
   0  done
   1  the run failed
@@ -98,6 +100,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--json", action="store_true", help="print one JSON object")
     _use(commands)
     _cluster(commands)
+    _watch(commands)
     _push(commands)
     _about(commands)
     return top
@@ -241,6 +244,27 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return number
+
+
+def _watch(commands: Commands) -> None:
+    made = _command(commands, "status", "where submitted runs stand, and why they wait", "watch")
+    made.add_argument("run_dir", metavar="RUN", nargs="?", help="a run directory; by default all of runs/")
+    made.add_argument("--json", action="store_true", help="print a JSON array")
+    made = _command(commands, "list", "every run of a folder in a line", "watch")
+    made.add_argument("folder", metavar="FOLDER", nargs="?", default="runs", help="by default runs")
+    made.add_argument("--json", action="store_true", help="print a JSON array")
+    made = _command(commands, "logs", "print what a submitted run says", "watch")
+    made.add_argument("run_dir", metavar="RUN", help="a run directory")
+    made.add_argument("--rank", type=_number, metavar="R", help="one rank's log alone")
+    made.add_argument("--follow", action="store_true", help="go on until the job ends")
+    made.add_argument("--json", action="store_true", help="print one JSON object for each line")
+    made = _command(commands, "cancel", "let a submitted run save, and end its jobs", "watch")
+    made.add_argument("run_dir", metavar="RUN", help="a run directory")
+    made.add_argument("--wait", type=_number, metavar="S", default=120, help="seconds to save in; 120")
+    made.add_argument("--json", action="store_true", help="print one JSON object")
+    made = _command(commands, "resume", "submit a run that ended early again", "watch")
+    made.add_argument("run_dir", metavar="RUN", help="a run directory")
+    made.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _number(text: str) -> int:

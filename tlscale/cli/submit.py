@@ -18,6 +18,7 @@ from tlscale.errors import ExitCode, UsageError
 from tlscale.launching import queue
 from tlscale.launching.site import settings
 from tlscale.launching.slurm import Job, Step, Task, sbatch_argv, step_script, training_script
+from tlscale.launching.status import submitted
 from tlscale.outer.repeat import RunSpec, prepare, runs_of
 from tlscale.planning.render import headline
 from tlscale.recipe.launch import Slurm
@@ -145,21 +146,13 @@ def already_queued(root: Path) -> None:
     Raises:
         UsageError: a job of this run waits or runs.
     """
-    numbers = submitted(RunLayout(root))
-    for job in queue.queued(list(numbers.values())):
+    before = submitted(RunLayout(root))
+    for job in queue.queued(list(before.jobs.values()) if before else ()):
         if job.state in queue.LIVE:
             raise UsageError(
                 f"{root}: job {job.number} of this run is {job.state.lower()}; tlscale status shows it, "
                 "tlscale cancel ends it"
             )
-
-
-def submitted(layout: RunLayout) -> dict[str, str]:
-    """The jobs that were submitted last for a run, by what they are for."""
-    if not layout.job.is_file():
-        return {}
-    jobs: dict[str, str] = json.loads(layout.job.read_text(encoding="utf-8"))["jobs"]
-    return jobs
 
 
 def enqueue(scripts: Sequence[Script], root: Path, runs: list[list[str]]) -> dict[str, str]:
@@ -179,7 +172,8 @@ def enqueue(scripts: Sequence[Script], root: Path, runs: list[list[str]]) -> dic
     except queue.SlurmError:
         queue.cancel(list(numbers.values()))
         raise
-    write_json(layout.job, {"submitted": round(time.time(), 3), "jobs": numbers, "runs": runs})
+    told = {"submitted": round(time.time(), 3), "jobs": numbers, "runs": runs, "flags": scripts[0].flags}
+    write_json(layout.job, told)
     return numbers
 
 

@@ -11,10 +11,14 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Examination:
-    """One machine's findings; `problems` are its own, `versions` are compared with the others'."""
+    """One machine's findings; `problems` are its own, `versions` are compared with the others'.
+
+    `meeting` is what went wrong with others, by which a machine that is well may be hit too.
+    """
 
     machine: str
     problems: tuple[str, ...]
+    meeting: tuple[str, ...]
     versions: Mapping[str, str]
 
 
@@ -23,7 +27,9 @@ def read_all(folder: Path) -> tuple[Examination, ...]:
     found = []
     for file in sorted(folder.glob("*.json")):
         raw = json.loads(file.read_text(encoding="utf-8"))
-        found.append(Examination(raw["machine"], tuple(raw["problems"]), raw["versions"]))
+        found.append(
+            Examination(raw["machine"], tuple(raw["problems"]), tuple(raw["meeting"]), raw["versions"])
+        )
     return tuple(found)
 
 
@@ -31,7 +37,8 @@ def judged(found: Sequence[Examination], machines: Sequence[str]) -> dict[str, l
     """The machines that are not fit, each with its reasons.
 
     A machine is not fit when it gave no answer, found a problem of its own, or has another version of a
-    package than most have (than the first machine, where there is no majority).
+    package than most have (than the first machine, where there is no majority). Only when there is none of
+    these, those that failed to meet the others are not fit.
     """
     bad: dict[str, list[str]] = {}
     heard = {one.machine: one for one in found}
@@ -49,4 +56,4 @@ def judged(found: Sequence[Examination], machines: Sequence[str]) -> dict[str, l
             own = one.versions.get(package, "none")
             if own != usual:
                 bad.setdefault(one.machine, []).append(f"{package} {own}, others have {usual}")
-    return bad
+    return bad or {one.machine: list(one.meeting) for one in present if one.meeting}

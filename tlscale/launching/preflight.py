@@ -27,7 +27,7 @@ from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import write_json
 
 MEET_SECONDS = 60
-LONGEST_SECONDS = 110
+LONGEST_SECONDS = 90
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,8 +42,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         plan = read_plan(layout.plan)
         problems = list(alone(plan, layout, arguments.min_free_gb, os.environ))
-        problems += met(plan, arguments.machines, os.environ)
-        found = {"machine": machine, "problems": problems, "versions": versions()}
+        gpus = os.environ.get("SLURM_GPUS_ON_NODE", "0") if plan.world.device == "cuda" else "0"
+        if gpus != "0":
+            problems += asked("gpus", f"--gpus={gpus}")
+        meeting = met(arguments.machines, os.environ) if arguments.machines > 1 else []
+        found = {"machine": machine, "problems": problems, "meeting": meeting, "versions": versions()}
         write_json(layout.examinations(os.environ["TLSCALE_TRY"]) / f"{machine}.json", found)
     except TlscaleError as error:
         print(f"{machine}: {error}", file=sys.stderr)
@@ -83,20 +86,25 @@ def disk(folder: Path, min_free_gb: float) -> Iterator[str]:
         yield f"{folder} has {free:.2f} GB free, {min_free_gb:g} are asked for"
 
 
-def met(plan: Plan, machines: int, environment: Mapping[str, str]) -> list[str]:
-    """What `tlscale.worker.meeting` finds: wrong GPUs, or machines that can't sum a tensor together."""
-    gpus = environment.get("SLURM_GPUS_ON_NODE", "0") if plan.world.device == "cuda" else "0"
-    argv = [
-        sys.executable, "-m", "tlscale.worker.meeting", f"--machines={machines}", f"--gpus={gpus}",
-        f"--rank={environment.get('SLURM_NODEID', '0')}", f"--address={environment['MASTER_ADDR']}",
-        f"--port={int(environment['MASTER_PORT']) + 1}", f"--seconds={MEET_SECONDS}",
-    ]  # fmt: skip
-    if machines == 1 and gpus == "0":
-        return []
+def met(machines: int, environment: Mapping[str, str]) -> list[str]:
+    """What is wrong between the machines, which sum a tensor together."""
+    return asked(
+        "sum",
+        f"--machines={machines}",
+        f"--rank={environment.get('SLURM_NODEID', '0')}",
+        f"--address={environment['MASTER_ADDR']}",
+        f"--port={int(environment['MASTER_PORT']) + 1}",
+        f"--seconds={MEET_SECONDS}",
+    )
+
+
+def asked(action: str, *arguments: str) -> list[str]:
+    """What `tlscale.worker.meeting` finds, or what is wrong with it."""
+    argv = [sys.executable, "-m", "tlscale.worker.meeting", action, *arguments]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=LONGEST_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        return [f"torch was not ready, or a GPU or the network gave no answer, in {LONGEST_SECONDS} s"]
+        return [f"torch gave no answer ({action}) in {LONGEST_SECONDS} s"]
     if done.returncode:
         return [(done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]]
     found: list[str] = json.loads(done.stdout.splitlines()[-1])

@@ -26,13 +26,15 @@ GPU_ERRORS = (
 def main(argv: list[str] | None = None) -> int:
     """Prints what is wrong; the exit code is 0 whatever was found."""
     parser = argparse.ArgumentParser(prog="python -m tlscale.worker.meeting", description=__doc__)
+    parser.add_argument("action", choices=("gpus", "sum"))
     for name in ("machines", "gpus", "rank", "port", "seconds"):
-        parser.add_argument(f"--{name}", type=int, required=True)
-    parser.add_argument("--address", required=True)
+        parser.add_argument(f"--{name}", type=int, default=0)
+    parser.add_argument("--address", default="")
     asked = parser.parse_args(argv)
-    problems = list(gpus(asked.gpus)) if asked.gpus else []
-    if asked.machines > 1:
-        problems += together(asked.machines, asked.rank, asked.address, asked.port, asked.seconds)
+    if asked.action == "gpus":
+        problems = list(gpus(asked.gpus))
+    else:
+        problems = together(asked.machines, asked.rank, asked.address, asked.port, asked.seconds)
     print(json.dumps(problems))
     return 0
 

@@ -36,7 +36,7 @@ def test_the_surface_is_frozen() -> None:
 
 COMMANDS = (
     "init check plan run probe eval tasks verify report compare merge predict "
-    "submit push status list logs cancel resume "
+    "submit status list logs cancel resume lint push "
     "plugins env schema completion"
 ).split()
 

@@ -11,11 +11,13 @@ import sys
 from collections.abc import Callable
 from typing import TypeAlias
 
+from tlscale.cli import cluster
 from tlscale.errors import INTERRUPTED, ExitCode, TlscaleError, UsageError
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 HANDLERS = {
-    "eval": "evaluate", "plugins": "show_plugins", "tasks": "show_tasks", "status": "show", "list": "listing",
+    "eval": "evaluate", "plugins": "show_plugins", "tasks": "show_tasks", "status": "show",
+    "list": "listing",
 }  # fmt: skip
 EXIT_CODES = """exit codes:
   0  done
@@ -99,8 +101,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("run_b", metavar="RUN_B", help="the run in question")
     made.add_argument("--json", action="store_true", help="print one JSON object")
     _use(commands)
-    _cluster(commands)
-    _watch(commands)
+    cluster.add(commands, _command, _recipe_command)
     _push(commands)
     _about(commands)
     return top
@@ -202,24 +203,6 @@ def _use(commands: Commands) -> None:
     made.add_argument("--json", action="store_true", help="print one JSON object for each input")
 
 
-def _cluster(commands: Commands) -> None:
-    made = _recipe_command(
-        commands, "submit", "run a recipe as Slurm jobs that come back by themselves", "submit"
-    )
-    made.usage = "tlscale submit [options] RECIPE [KEY=VALUE ...] [-- SBATCH_FLAG ...]"
-    for name in ("nodes", "gpus-per-node", "processes-per-node", "cpus-per-process", "at-once"):
-        made.add_argument(
-            f"--{name}", type=_number, metavar="N", help=f"launch.slurm.{name.replace('-', '_')}"
-        )
-    for name in ("memory", "time", "partition", "account", "qos", "constraint", "exclude"):
-        made.add_argument(f"--{name}", metavar=name.upper(), help=f"launch.slurm.{name}")
-    made.add_argument("--evaluate", action="store_true", help="score again in a job of its own afterwards")
-    made.add_argument("--gate", action="store_true", help="end the chain unless POSITIVE or EQUIVALENT")
-    made.add_argument("--push", metavar="HUB_ID", help="publish the result in a last job")
-    made.add_argument("--dry-run", action="store_true", help="print the scripts and the sbatch lines")
-    made.add_argument("--offline", action="store_true", help="read the Hub's cache only")
-
-
 def _push(commands: Commands) -> None:
     made = _command(commands, "push", "publish a finished run on the Hub, verified there first", "publish")
     made.add_argument("run_dir", metavar="RUN", help="a run directory")
@@ -244,33 +227,6 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return number
-
-
-def _watch(commands: Commands) -> None:
-    made = _command(commands, "status", "where submitted runs stand, and why they wait", "watch")
-    made.add_argument("run_dir", metavar="RUN", nargs="?", help="a run directory; by default all of runs/")
-    made.add_argument("--json", action="store_true", help="print a JSON array")
-    made = _command(commands, "list", "every run of a folder in a line", "watch")
-    made.add_argument("folder", metavar="FOLDER", nargs="?", default="runs", help="by default runs")
-    made.add_argument("--json", action="store_true", help="print a JSON array")
-    made = _command(commands, "logs", "print what a submitted run says", "watch")
-    made.add_argument("run_dir", metavar="RUN", help="a run directory")
-    made.add_argument("--rank", type=_number, metavar="R", help="one rank's log alone")
-    made.add_argument("--follow", action="store_true", help="go on until the job ends")
-    made.add_argument("--json", action="store_true", help="print one JSON object for each line")
-    made = _command(commands, "cancel", "let a submitted run save, and end its jobs", "watch")
-    made.add_argument("run_dir", metavar="RUN", help="a run directory")
-    made.add_argument("--wait", type=_number, metavar="S", default=120, help="seconds to save in; 120")
-    made.add_argument("--json", action="store_true", help="print one JSON object")
-    made = _command(commands, "resume", "submit a run that ended early again", "watch")
-    made.add_argument("run_dir", metavar="RUN", help="a run directory")
-    made.add_argument("--json", action="store_true", help="print one JSON object")
-
-
-def _number(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-    return int(text)
 
 
 def _about(commands: Commands) -> None:

@@ -19,6 +19,7 @@ KINDS = {
     "RUN_B": FOLDERS,
     "FOLDER": FOLDERS,
     "FILE": FILES,
+    "SCRIPT": FILES,
 }
 
 BY_NAME = """\

@@ -26,7 +26,15 @@ BUILTINS: dict[str, dict[str, str]] = {
         "peft": "tlscale.strategies.peft:STRATEGY",
     },
     "tlscale.objectives": {
-        "task": "tlscale.engine.objectives:task",
+        "coral": "tlscale.engine.terms.aligning:make_coral",
+        "ewc": "tlscale.engine.terms.staying:make_ewc",
+        "kl_to_base": "tlscale.engine.terms.base:make_kl_to_base",
+        "l2_sp": "tlscale.engine.terms.staying:make_l2_sp",
+        "mcc": "tlscale.engine.terms.aligning:make_mcc",
+        "mmd": "tlscale.engine.terms.aligning:make_mmd",
+        "rdrop": "tlscale.engine.terms.dropout:make_rdrop",
+        "replay": "tlscale.engine.objectives:make_replay",
+        "task": "tlscale.engine.objectives:make_task",
     },
     "tlscale.tasks": {
         "ag_news": "tlscale.evaluation.tasks.builtin.ag_news:TASK",

@@ -24,6 +24,7 @@ from tlscale.data.collate import collate
 from tlscale.data.packing import Packed, rows_of
 from tlscale.data.types import Example
 from tlscale.engine.objectives import task
+from tlscale.engine.view import View
 from tlscale.errors import PlanError
 from tlscale.models.caching import without_cache
 from tlscale.worker.packing import leakage, pack
@@ -68,10 +69,10 @@ def test_a_packed_row_has_the_loss_and_the_gradient_of_its_texts(kind: str) -> N
         module.zero_grad()
         batch = collated(some)
         with without_cache(module):
-            total = task.total(module, batch)
+            total = task.total(View(module, {"train": batch}))
         total.backward()
         norm = torch.stack([p.grad.norm() for p in module.parameters() if p.grad is not None]).norm()
-        found.append((float(total.detach()), float(norm), task.count(batch)))
+        found.append((float(total.detach()), float(norm), task.count({"train": batch})))
     assert found[1] == pytest.approx(found[0], rel=1e-5)
     assert leakage(module, examples, collate=collated, device=CPU) < 1e-5
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,9 +17,11 @@ from tlscale.data.examples import Example
 from tlscale.data.loader import batches
 from tlscale.engine import checkpoint
 from tlscale.engine.backend import Session, begin
+from tlscale.engine.objectives import Setting, Terms, make_terms
 from tlscale.engine.optim import make_optimizer, make_schedule
 from tlscale.engine.runtime import Runtime
-from tlscale.engine.step import Collate, Terms, mean_objective, objectives, optimize, set_modes, tokens_in
+from tlscale.engine.step import Beside, Collate, mean_objective, optimize, set_modes, tokens_in
+from tlscale.engine.streams import stream_micros
 from tlscale.errors import TlscaleError
 from tlscale.models import adapt
 from tlscale.planning.types import Batch, PlannedStage, Stage
@@ -47,6 +49,8 @@ class Training:
     checkpoints: Path
     fingerprint: str
     seed: int
+    streams: Mapping[str, Sequence[Example]] = field(default_factory=dict)
+    new_head: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,10 +108,10 @@ def train(module: nn.Module, training: Training) -> Trained:
     if not training.examples:
         raise TlscaleError(f"stage {stage.name}: no training examples are left after preparation")
     steps = count_steps(stage, training.planned.batch, len(training.examples))
+    terms = _terms(module, training)
     session = _begun(module, training)
     schedule = make_schedule(session.optimizer, stage.schedule, steps)
     progress = _resumed(session, schedule, training)
-    terms = objectives(stage)
     started, tokens_before = time.perf_counter(), progress.tokens
     loss, stopped = math.nan, False
     set_modes(session.module)
@@ -119,6 +123,7 @@ def train(module: nn.Module, training: Training) -> Trained:
             filler=training.examples[0],
             collate=training.collate,
             runtime=runtime,
+            beside=_beside(training, terms, progress.step, steps),
         )
         rate = float(schedule.get_last_lr()[-1])
         schedule.step()
@@ -138,6 +143,31 @@ def train(module: nn.Module, training: Training) -> Trained:
         runtime.accelerator.wait_for_everyone()
         checkpoint.load_best(training.checkpoints, session)
     return Trained(progress.step, progress.tokens, time.perf_counter() - started, loss, stopped, session)
+
+
+def _terms(module: nn.Module, training: Training) -> Terms:
+    return make_terms(
+        Setting(
+            module,
+            training.planned,
+            training.runtime,
+            training.collate,
+            training.streams,
+            training.new_head,
+        )
+    )
+
+
+def _beside(training: Training, terms: Terms, step: int, steps: int) -> Beside:
+    """The rows of other streams that belong to `step`, as far as a term asks for them."""
+    batch, runtime = training.planned.batch, training.runtime
+    made = {
+        stream: stream_micros(
+            training.streams[stream], batch, rank=runtime.rank, seed=training.seed, stream=stream, step=step
+        )
+        for stream in sorted({stream for _, term in terms for stream in term.needs})
+    }
+    return Beside(made, step / steps)
 
 
 def _begun(module: nn.Module, training: Training) -> Session:

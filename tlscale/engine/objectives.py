@@ -6,29 +6,83 @@ processes: accumulation and world size then don't change the gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tlscale.models.likelihood import scored, token_nll
+from tlscale import plugins
+from tlscale.data.examples import Example
+from tlscale.engine.runtime import Runtime
+from tlscale.engine.view import TRAIN, Batch, Batches, View
+from tlscale.errors import PlanError
+from tlscale.models.likelihood import IGNORED, scored, token_nll
+from tlscale.planning.types import PlannedStage
 
 PAIR_SCALE = 20.0
 
 
 @dataclass(frozen=True)
 class Objective:
-    """`total(module, batch)` is a scalar tensor, `count(batch)` what to divide it by."""
+    """`total(view)` is a scalar tensor, `count(batches)` what to divide it by.
 
-    total: Callable[[nn.Module, Mapping[str, Any]], Tensor]
-    count: Callable[[Mapping[str, Any]], int]
+    `count` gets only the streams that have rows on this process; where it is 0, the term counts for
+    nothing. `needs` names the streams besides the training rows.
+    """
+
+    total: Callable[[View], Tensor]
+    count: Callable[[Batches], float]
+    needs: tuple[str, ...] = ()
 
 
-def _inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in batch.items() if name != "labels"}
+@dataclass(frozen=True)
+class Setting:
+    """What a term may look at before the first step, with the weights as the stage begins.
+
+    `module` is the model with its adapter, before any wrapping; `new_head` whether its head starts random.
+    """
+
+    module: nn.Module
+    planned: PlannedStage
+    runtime: Runtime
+    collate: Callable[[Sequence[Example]], Batch]
+    streams: Mapping[str, Sequence[Example]] = field(default_factory=dict)
+    new_head: bool = False
+
+
+Maker = Callable[[Mapping[str, Any], Setting], Objective]
+Terms = Sequence[tuple[float, Objective]]
+
+
+def make_terms(setting: Setting) -> Terms:
+    """The stage's terms with their weights; plugins by name or as `module:function`.
+
+    Raises:
+        PlanError: a term needs rows that the recipe doesn't give, or can't work on this model.
+    """
+    made = []
+    for term in setting.planned.stage.objective:
+        by_name = ":" not in term.name
+        maker: Maker = (
+            plugins.load("tlscale.objectives", term.name) if by_name else plugins.resolve(term.name)
+        )
+        objective = maker(term.options, setting)
+        for stream in objective.needs:
+            if not setting.streams.get(stream):
+                raise PlanError(f"train.objective.{term.name}: needs rows; give data.{stream}")
+        made.append((term.weight, objective))
+    return made
+
+
+def rows_in(batches: Batches, stream: str = TRAIN) -> float:
+    """How many rows a stream has here."""
+    if stream not in batches:
+        return 0.0
+    batch = batches[stream]
+    return float(len(next(iter(batch["anchor"].values() if "anchor" in batch else batch.values()))))
 
 
 def pair_scores(module: nn.Module, batch: Mapping[str, Any]) -> Tensor:
@@ -38,27 +92,58 @@ def pair_scores(module: nn.Module, batch: Mapping[str, Any]) -> Tensor:
     return anchor @ positive.T
 
 
-def _total(module: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+def task_loss(view: View, stream: str, smoothing: float) -> Tensor:
+    """The summed cross-entropy of a stream's rows or tokens."""
+    batch = view.batches[stream]
     if "anchor" in batch:
-        scores = pair_scores(module, batch) * PAIR_SCALE
+        scores = pair_scores(view.module, batch) * PAIR_SCALE
         own = torch.arange(len(scores), device=scores.device)
-        return functional.cross_entropy(scores, own, reduction="sum")
-    labels = batch["labels"]
-    logits = module(**_inputs(batch)).logits
-    if labels.dim() == 1:
-        return functional.cross_entropy(logits.float(), labels, reduction="sum")
-    return token_nll(logits, labels).sum()
-
-
-def _count(batch: Mapping[str, Any]) -> int:
-    if "anchor" in batch:
-        return len(batch["anchor"]["input_ids"])
+        return functional.cross_entropy(scores, own, reduction="sum", label_smoothing=smoothing)
     labels: Tensor = batch["labels"]
+    logits = view.output(stream).logits
     if labels.dim() == 1:
-        return len(labels)
-    return int(scored(labels).sum())
+        return functional.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=smoothing)
+    if not smoothing:
+        return token_nll(logits, labels).sum()
+    shifted = logits[:, logits.shape[1] - labels.shape[1] :][:, :-1].float().transpose(1, 2)
+    return functional.cross_entropy(
+        shifted, labels[:, 1:], ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing
+    )
 
 
-task = Objective(_total, _count)
-"""The task's own loss: next-token or class cross-entropy; for pairs, in-batch negatives with scaled
-cosine similarity (Henderson et al. 2017, arXiv:1705.00652)."""
+def task_count(batches: Batches, stream: str) -> float:
+    """Rows, pairs or scored tokens of a stream."""
+    if stream not in batches:
+        return 0.0
+    batch = batches[stream]
+    if "anchor" in batch:
+        return float(len(batch["anchor"]["input_ids"]))
+    labels: Tensor = batch["labels"]
+    return float(len(labels)) if labels.dim() == 1 else float(scored(labels).sum())
+
+
+def make_task(options: Mapping[str, Any], setting: Setting) -> Objective:
+    """The task's own loss: next-token or class cross-entropy.
+
+    For pairs, in-batch negatives with scaled cosine similarity (Henderson et al. 2017, arXiv:1705.00652).
+    """
+    return smoothed(float(options.get("label_smoothing", 0.0)))
+
+
+def smoothed(smoothing: float) -> Objective:
+    """The task's loss with label smoothing (Szegedy et al. 2016, arXiv:1512.00567)."""
+    return Objective(
+        lambda view: task_loss(view, TRAIN, smoothing), lambda batches: task_count(batches, TRAIN)
+    )
+
+
+task = smoothed(0.0)
+
+
+def make_replay(options: Mapping[str, Any], setting: Setting) -> Objective:
+    """The task's loss on rows of what the base could do before (Ratcliff 1990; Robins 1995)."""
+    return Objective(
+        lambda view: task_loss(view, "replay", 0.0),
+        lambda batches: task_count(batches, "replay"),
+        ("replay",),
+    )

@@ -4,35 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from tlscale import plugins
 from tlscale.data.examples import Example
 from tlscale.engine.backend import Session
-from tlscale.engine.objectives import Objective
+from tlscale.engine.gather import gathered
+from tlscale.engine.objectives import Terms
 from tlscale.engine.optim import forget_resting
 from tlscale.engine.runtime import Runtime
+from tlscale.engine.view import TRAIN, Batches, View
 from tlscale.errors import TlscaleError
-from tlscale.planning.types import Stage
 
 Collate = Callable[[Sequence[Example]], Mapping[str, Any]]
-Terms = Sequence[tuple[float, Objective]]
 
 
-def objectives(stage: Stage) -> Terms:
-    """The stage's terms with their weights; plugins by name or as `module:function`."""
-    return [
-        (
-            term.weight,
-            plugins.resolve(term.name)
-            if ":" in term.name
-            else plugins.load("tlscale.objectives", term.name),
-        )
-        for term in stage.objective
-    ]
+@dataclass(frozen=True)
+class Beside:
+    """What a step has besides its training rows.
+
+    `streams` has this process's rows by stream, one list for each micro-batch, none of them empty;
+    `progress` is the share of the stage's steps that are done.
+    """
+
+    streams: Mapping[str, Sequence[Sequence[Example]]] = field(default_factory=dict)
+    progress: float = 0.0
 
 
 def set_modes(module: nn.Module) -> None:
@@ -64,6 +64,7 @@ def optimize(
     filler: Example,
     collate: Collate,
     runtime: Runtime,
+    beside: Beside | None = None,
 ) -> tuple[float, float]:
     """One optimizer step; returns the loss over all processes and the gradient norm before clipping.
 
@@ -77,18 +78,23 @@ def optimize(
         TlscaleError: the loss is no longer a finite number; the examples are named.
     """
     session.zero_grad()
-    made = [collate(micro or [filler]) for micro in micros]
-    live = [batch for batch, micro in zip(made, micros, strict=True) if micro]
-    counts = [max(1.0, runtime.total(sum(term.count(batch) for batch in live))) for _, term in terms]
+    beside = beside or Beside()
+    made = [_batches(micro or [filler], beside, index, collate) for index, micro in enumerate(micros)]
+    # how much of each term this process has in each micro-batch, and how much all have in the step
+    own = [
+        [term.count(_live(batches, bool(micro))) for _, term in terms]
+        for batches, micro in zip(made, micros, strict=True)
+    ]
+    counts = [max(1.0, runtime.total(sum(one[index] for one in own))) for index in range(len(terms))]
     summed = torch.zeros((), device=runtime.device)
-    for index, (batch, micro) in enumerate(zip(made, micros, strict=True)):
+    for index, (batches, micro) in enumerate(zip(made, micros, strict=True)):
         with runtime.accelerator.autocast(), session.passing(last=index == len(made) - 1):
-            moved = on_device(batch, runtime.device)
+            view = _view(session.module, batches, beside, runtime, idle=not micro)
             parts = [
-                w * term.total(session.module, moved) / n
-                for (w, term), n in zip(terms, counts, strict=True)
+                w * term.total(view) / n * (1.0 if here else 0.0)
+                for (w, term), n, here in zip(terms, counts, own[index], strict=True)
             ]
-            loss = torch.stack(parts).sum() * (1.0 if micro else 0.0)
+            loss = torch.stack(parts).sum()
             session.backward(loss)
         summed += loss.detach()
     loss_value = runtime.total(float(summed))
@@ -101,6 +107,27 @@ def optimize(
     return loss_value, session.step()
 
 
+def _batches(rows: Sequence[Example], beside: Beside, index: int, collate: Collate) -> Batches:
+    return {
+        TRAIN: collate(rows),
+        **{name: collate(micros[index]) for name, micros in beside.streams.items()},
+    }
+
+
+def _view(module: nn.Module, batches: Batches, beside: Beside, runtime: Runtime, *, idle: bool) -> View:
+    return View(
+        module,
+        on_device(batches, runtime.device),
+        absent=frozenset({TRAIN}) if idle else frozenset(),
+        gather=partial(gathered, runtime=runtime),
+        progress=beside.progress,
+    )
+
+
+def _live(batches: Batches, has_rows: bool) -> Batches:
+    return batches if has_rows else {name: batch for name, batch in batches.items() if name != TRAIN}
+
+
 @torch.no_grad()
 def mean_objective(
     module: nn.Module,
@@ -111,22 +138,20 @@ def mean_objective(
     runtime: Runtime,
     size: int,
 ) -> float:
-    """The weighted objective over `examples`, `size` rows at a time, shared out over the processes."""
+    """The first of `terms`, the task's own, over `examples`, `size` rows at a time.
+
+    Shared out over the processes. What else is optimized is no measure of the task.
+    """
     mine = list(examples)[runtime.rank :: runtime.world]
     most = math.ceil(len(examples) / runtime.world)
     module.eval()
-    totals, counts = [0.0] * len(terms), [0.0] * len(terms)
+    (weight, term), total, count = terms[0], 0.0, 0.0
     for start in range(0, most, size):
         rows = mine[start : start + size]
         # all processes make as many passes, since with some backends a pass needs all of them
-        batch = collate(rows or [examples[0]])
+        batches = {TRAIN: collate(rows or [examples[0]])}
         with runtime.accelerator.autocast():
-            moved = on_device(batch, runtime.device)
-            for index, (_, term) in enumerate(terms):
-                total = float(term.total(module, moved))
-                totals[index] += total if rows else 0.0
-                counts[index] += term.count(batch) if rows else 0
-    return sum(
-        weight * runtime.total(total) / max(1.0, runtime.total(count))
-        for (weight, _), total, count in zip(terms, totals, counts, strict=True)
-    )
+            found = float(term.total(View(module, on_device(batches, runtime.device))))
+        total += found if rows else 0.0
+        count += term.count(batches) if rows else 0.0
+    return weight * runtime.total(total) / max(1.0, runtime.total(count))

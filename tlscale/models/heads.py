@@ -26,9 +26,10 @@ class Encoded(ModelOutput):
 
 @dataclass
 class Classified(ModelOutput):
-    """What a `PooledClassifier` returns: `logits` [batch, classes]."""
+    """What a `PooledClassifier` returns: `logits` [batch, classes], `features` that its last layer gets."""
 
     logits: Tensor | None = None
+    features: Tensor | None = None
 
 
 def choose_pooling(
@@ -110,10 +111,12 @@ class PooledHead(nn.Module):
         self.has_hidden = bool(hidden)
 
     def forward(self, features: Tensor) -> Tensor:
-        if self.has_hidden:
-            features = functional.gelu(self.hidden(features))
-        logits: Tensor = self.output(features)
+        logits: Tensor = self.output(self.before(features))
         return logits
+
+    def before(self, features: Tensor) -> Tensor:
+        """What the last layer gets: the hidden units, or the features themselves."""
+        return functional.gelu(self.hidden(features)) if self.has_hidden else features
 
 
 class PooledClassifier(nn.Module):
@@ -140,7 +143,8 @@ class PooledClassifier(nn.Module):
     def forward(self, features: Tensor | None = None, **inputs: Any) -> Classified:
         """Logits from `features` computed before, or from the backbone's own inputs."""
         vectors = self.features(**inputs) if features is None else features
-        return Classified(logits=self.head(vectors))
+        before = self.head.before(vectors)
+        return Classified(logits=self.head.output(before), features=before)
 
 
 def core(module: nn.Module) -> nn.Module:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tlscale.errors import PlanError
 from tlscale.planning import sharding_checks
 from tlscale.planning.cases import Case, Clash
+from tlscale.planning.objective_checks import objective_problems
 from tlscale.planning.rules import trainable_names
 from tlscale.planning.types import Facts, Stage, World
 from tlscale.recipe.types import Recipe
@@ -166,6 +167,9 @@ def check(recipe: Recipe, facts: Facts, stages: tuple[Stage, ...], world: World)
     """
     cases = _cases(recipe, facts, stages, world)
     found = clashes(recipe, facts, stages, world)
+    for case in cases:
+        if case.stage is not None:
+            found += objective_problems(recipe, facts, case.stage, case.trained, world)
     found += _wrong_metrics(cases[0]) + _missing_trackers(recipe)
     if found:
         raise PlanError("\n".join(dict.fromkeys(found)))

@@ -121,7 +121,7 @@ def _survey(recipe: Recipe) -> tuple[tuple[DataFacts, ...], tuple[str, ...]]:
     needs_labels = recipe.model.task in CLASSIFICATION
     labels: tuple[str, ...] = recipe.data.labels or ()
     found = []
-    for role in ("train", "validation", "test", "retention"):
+    for role in ("train", "validation", "test", "retention", "replay", "unlabelled"):
         source: Source | None = getattr(recipe.data, role)
         if source is None:
             continue

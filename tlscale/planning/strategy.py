@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import JsonValue
+
 from tlscale.planning.types import Budget, Facts, Head, ParamRule, Schedule, Stage, Term, Update
 from tlscale.recipe.base import Frozen
+from tlscale.recipe.objective import Objective
 from tlscale.recipe.types import Recipe, Train
 
 TRAIN_ALL = ParamRule(pattern=".*", lr_scale=1.0)
@@ -43,6 +46,22 @@ class Strategy:
     variants: Callable[[], tuple[Mapping[str, Any], ...]] = lambda: ({},)
 
 
+def terms(asked: Objective) -> tuple[Term, ...]:
+    """The weighted sum that `asked` means: the task first, and no term of weight 0."""
+    smoothing: dict[str, JsonValue] = (
+        {"label_smoothing": asked.label_smoothing} if asked.label_smoothing else {}
+    )
+    found = [Term(options=smoothing)]
+    for name in type(asked).model_fields:
+        part = getattr(asked, name)
+        if isinstance(part, Frozen):
+            options = part.model_dump(mode="json")
+            weight = options.pop("weight")
+            if weight:
+                found.append(Term(name=name, weight=weight, options=options))
+    return tuple(found)
+
+
 def stage(context: Context, **slots: Any) -> Stage:
     """A stage with the recipe's training settings in every slot that `slots` leaves open."""
     train = context.train
@@ -53,7 +72,7 @@ def stage(context: Context, **slots: Any) -> Stage:
         "rules": (TRAIN_ALL,),
         "adapter": None,
         "head": Head(kind="native"),
-        "objective": (Term(),),
+        "objective": terms(train.objective),
         "update": Update(
             learning_rate=train.learning_rate,
             weight_decay=train.weight_decay,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from tlscale.recipe.base import Frozen
 from tlscale.recipe.types import Offload, Recipe, Source
@@ -102,10 +102,11 @@ class Head(Frozen):
 
 
 class Term(Frozen):
-    """One objective of the weighted sum; `name` is a plugin or `"module:function"`."""
+    """One objective of the weighted sum; `name` is a plugin or `"module:function"`, with its options."""
 
     name: str = "task"
     weight: float = 1.0
+    options: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class Update(Frozen):

@@ -12,6 +12,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from tlscale.recipe.base import Fraction, Frozen, Positive
 from tlscale.recipe.evaluate import Evaluate
+from tlscale.recipe.objective import Objective
 from tlscale.recipe.publish import Publish
 
 Task = Literal["causal-lm", "sequence-classification", "image-classification", "sentence-embedding"]
@@ -126,6 +127,12 @@ class Data(Frozen):
     retention: Source | None = Field(
         None, description="Rows of what the base could do before, to measure forgetting."
     )
+    replay: Source | None = Field(
+        None, description="Rows of what the base could do before, to hold on to in training."
+    )
+    unlabelled: Source | None = Field(
+        None, description="Rows of the target domain; labels they may have are never looked at."
+    )
     labels: tuple[str, ...] | None = Field(
         None, description="Class names in order; by default those of the training rows, sorted."
     )
@@ -192,6 +199,9 @@ class Train(Frozen):
     logging_steps: Positive = Field(10, description="Steps between logged losses.")
     early_stopping_patience: Positive | None = Field(
         None, description="Stop after so many evaluations without a better validation loss."
+    )
+    objective: Objective = Field(
+        default_factory=lambda: Objective(), description="What is optimized besides the task's own loss."
     )
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = Field(
         (), description="Experiment trackers that get the logged values."

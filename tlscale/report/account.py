@@ -14,7 +14,7 @@ from tlscale.report.read import RunFacts, SeedFacts, StageFacts, file_digest
 from tlscale.report.types import Verdict
 from tlscale.report.words import MINUS, change, count, joined, number, percent, plural, seconds, size, unit
 
-ROLES = ("train", "validation", "test", "retention")
+ROLES = ("train", "validation", "test", "retention", "replay", "unlabelled")
 NOT_RECORDED = "not recorded"
 
 

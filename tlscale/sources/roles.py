@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
+from tlscale.errors import DataError
 from tlscale.recipe.types import Data, Source
+from tlscale.sources.formats import map_columns, place
 from tlscale.sources.read import read
-from tlscale.sources.rows import Row
+from tlscale.sources.rows import Row, value
 from tlscale.sources.selection import split
 
 Rows = tuple[Row, ...]
-Role = Literal["validation", "test", "retention", "train"]
-GIVEN: tuple[Role, ...] = ("validation", "test", "retention", "train")
+Role = Literal["validation", "test", "retention", "replay", "train"]
+GIVEN: tuple[Role, ...] = ("validation", "test", "retention", "replay", "train")
 
 
 def role_rows(data: Data, role: Role, *, seed: int, run_seed: int) -> dict[str, tuple[Source, Rows]]:
@@ -40,3 +42,20 @@ def role_rows(data: Data, role: Role, *, seed: int, run_seed: int) -> dict[str, 
         found["validation"] = (source, held_out)
     found["train"] = (source, rows)
     return found
+
+
+def unlabelled_rows(source: Source, *, seed: int, label: str) -> tuple[Source, Rows]:
+    """The inputs of `source` alone, all with the same `label`, so that its own can play no part.
+
+    Raises:
+        DataError: as `read`; or there is neither a text nor an image.
+    """
+    rows = read(source, seed=seed)
+    if not rows:
+        return source, rows
+    by_role = map_columns(source, tuple(rows[0].values)).by_role
+    role = "image" if "image" in by_role else "text"
+    if role not in by_role:
+        raise DataError(f"{place(source)}: unlabelled rows need a column of text or images")
+    kept = tuple(Row({role: value(row, by_role[role]), "label": label}, row.where) for row in rows)
+    return source.model_copy(update={role: role, "label": "label"}), kept

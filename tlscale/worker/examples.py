@@ -25,7 +25,7 @@ from tlscale.recipe.types import Source
 from tlscale.runs.layout import MANIFEST, RunLayout
 from tlscale.runs.record import write_json
 from tlscale.sources import Row, read, resolve
-from tlscale.sources.roles import GIVEN, Rows, role_rows
+from tlscale.sources.roles import GIVEN, Rows, role_rows, unlabelled_rows
 from tlscale.worker.console import Reporter
 
 Roles = dict[str, Sequence[Example]]
@@ -92,6 +92,9 @@ def _sources(plan: Plan) -> Iterator[tuple[str, Source, Rows]]:
     for role in ("test", "retention"):
         if role in rows:
             rows[role] = (rows[role][0], thinned(rows[role][1], plan.recipe.evaluate.max_rows))
+    if plan.recipe.data.unlabelled is not None:
+        any_label = plan.facts.labels[0] if plan.facts.labels else ""
+        rows["unlabelled"] = unlabelled_rows(plan.recipe.data.unlabelled, seed=plan.seed, label=any_label)
     for planned in plan.stages:
         own = planned.stage.source
         if own is not None:

@@ -30,6 +30,8 @@ from tlscale.worker.console import Reporter
 from tlscale.worker.examples import Roles
 from tlscale.worker.packing import pack
 
+STREAMS = ("replay", "unlabelled")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -112,6 +114,7 @@ def _training(job: Job, planned: PlannedStage, module: nn.Module) -> Training:
     plan, name = job.plan, planned.stage.name
     examples = job.examples.get(name) or job.examples["train"]
     validation = job.examples.get("validation", ())
+    streams = {name: job.examples[name] for name in STREAMS if name in job.examples}
     batches = partial(
         collate,
         task=plan.recipe.model.task,
@@ -124,6 +127,10 @@ def _training(job: Job, planned: PlannedStage, module: nn.Module) -> Training:
         )
         examples = featurized(module, examples, collate=batches, size=size, device=job.runtime.device)
         validation = featurized(module, validation, collate=batches, size=size, device=job.runtime.device)
+        streams = {
+            stream: featurized(module, rows, collate=batches, size=size, device=job.runtime.device)
+            for stream, rows in streams.items()
+        }
     if plan.recipe.data.packing:
         rows = pack(module, examples, size=plan.max_length, collate=batches, device=job.runtime.device)
         job.reporter.phase("packing", f"{len(examples):,} examples in {len(rows):,} rows")
@@ -139,6 +146,8 @@ def _training(job: Job, planned: PlannedStage, module: nn.Module) -> Training:
         checkpoints=job.layout.checkpoints(name),
         fingerprint=plan.fingerprint,
         seed=plan.seed,
+        streams=streams,
+        new_head=plan.facts.head_is_new or planned.stage.head.kind == "pooled",
     )
 
 

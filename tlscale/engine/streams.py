@@ -1,0 +1,37 @@
+"""Rows that come beside the training rows: which of them belong to which step, without any state."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import lru_cache
+
+from tlscale.data.examples import Example
+from tlscale.planning.types import Batch
+
+
+def stream_micros(
+    examples: Sequence[Example], batch: Batch, *, rank: int, seed: int, stream: str, step: int
+) -> list[list[Example]]:
+    """This rank's rows of `stream` for `step`, one list for each micro-batch, all of them full.
+
+    The stream is an endless series of shuffled passes. A step takes the next rows of it, as many as of
+    training rows, and the same ones for every way to factor micro x accumulation x world.
+    """
+    parts = batch.accumulation * batch.world
+    first = step * batch.total
+    chosen = [_at(len(examples), place, seed, stream) for place in range(first, first + batch.total)]
+    return [
+        [examples[i] for i in chosen[m * batch.world + rank :: parts]] for m in range(batch.accumulation)
+    ]
+
+
+def _at(count: int, place: int, seed: int, stream: str) -> int:
+    return _order(count, place // count, seed, stream)[place % count]
+
+
+@lru_cache(maxsize=8)
+def _order(count: int, around: int, seed: int, stream: str) -> tuple[int, ...]:
+    order = list(range(count))
+    random.Random(f"pass {around} of {stream} of seed {seed}").shuffle(order)
+    return tuple(order)

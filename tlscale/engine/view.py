@@ -1,0 +1,100 @@
+"""One micro-batch as the terms of an objective see it: everything that several need, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tlscale.errors import TlscaleError
+
+TRAIN = "train"
+Batch = Mapping[str, Any]
+Batches = Mapping[str, Batch]
+"""By stream: training rows under `train`, and `replay` and `unlabelled` where terms need them."""
+
+
+def inputs(batch: Batch) -> dict[str, Any]:
+    """What the model gets of a batch."""
+    return {name: value for name, value in batch.items() if name != "labels"}
+
+
+@contextmanager
+def keeping_random(device: torch.device) -> Iterator[None]:
+    """Leaves the generators as they were: what is beside a step doesn't change what the step draws."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+class View:
+    """A module on the batches of one micro-step.
+
+    Args:
+        module: What to call, possibly wrapped for data parallelism.
+        batches: On the module's device.
+        absent: Streams that stand here for no row at all, and must count for nothing.
+        gather: [rows, ...] of this process -> those of all processes, with gradient.
+        progress: Share of the stage's steps that are done.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        batches: Batches,
+        *,
+        absent: frozenset[str] = frozenset(),
+        gather: Callable[[Tensor], Tensor] = lambda rows: rows,
+        progress: float = 0.0,
+    ) -> None:
+        self.module, self.batches, self.absent, self.progress = module, batches, absent, progress
+        self._gather = gather
+        self._outputs: dict[str, Any] = {}
+
+    def output(self, stream: str = TRAIN) -> Any:
+        """The module's output for the rows of a stream; one forward pass for each."""
+        if stream in self._outputs:
+            return self._outputs[stream]
+        if stream == TRAIN:
+            made = self.module(**inputs(self.batches[stream]))
+        else:
+            with keeping_random(self.device):
+                made = self.module(**inputs(self.batches[stream]))
+        self._outputs[stream] = made
+        return made
+
+    def logits(self, stream: str = TRAIN) -> Tensor:
+        """float32, [rows, classes] or [rows, length, vocabulary]."""
+        logits: Tensor = self.output(stream).logits
+        return logits.float()
+
+    def labels(self, stream: str = TRAIN) -> Tensor:
+        """[rows] of classes, or [rows, length] with -100 where nothing is learned."""
+        labels: Tensor = self.batches[stream]["labels"]
+        return labels
+
+    def features(self, stream: str = TRAIN) -> Tensor:
+        """float32 [rows, dimensions]: what the last layer of a head of our own gets.
+
+        Raises:
+            TlscaleError: the model has a head of another kind.
+        """
+        found = getattr(self.output(stream), "features", None)
+        if found is None:
+            raise TlscaleError("the objective aligns features, and this model's head doesn't tell its own")
+        features: Tensor = found
+        return features.float()
+
+    def everywhere(self, rows: Tensor, stream: str) -> Tensor:
+        """`rows` of a stream from all processes in rank order, without those that count for nothing."""
+        return self._gather(rows[:0] if stream in self.absent else rows)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the batches are."""
+        value = next(iter(self.batches[TRAIN].values()))
+        tensor: Tensor = value if isinstance(value, Tensor) else next(iter(value.values()))
+        return tensor.device

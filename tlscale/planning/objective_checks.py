@@ -1,0 +1,85 @@
+"""Objective terms that can't be meant with a model, an adapter or the data: what, why, and what instead."""
+
+from __future__ import annotations
+
+from pydantic import JsonValue
+
+from tlscale.planning.types import Facts, Stage, World
+from tlscale.recipe.types import Recipe
+
+LOW_RANK = "LORA"
+WHOLE = ("single", "ddp")
+STAYING = ("l2_sp", "ewc")
+ALIGNING = ("coral", "mmd")
+STATISTICS = (*ALIGNING, "mcc")
+CLASSIFICATION = ("sequence-classification", "image-classification")
+
+
+def objective_problems(
+    recipe: Recipe, facts: Facts, stage: Stage, trained: frozenset[str], world: World
+) -> list[str]:
+    """A sentence for each term of `stage` that can't be meant."""
+    names = {term.name: term.options for term in stage.objective}
+    found = [
+        f"train.objective.{name}: needs rows; give data.{role}"
+        for name, role in _needed(names)
+        if getattr(recipe.data, role) is None
+    ]
+    pooled, task = stage.head.kind == "pooled", recipe.model.task
+    for name in names:
+        key = f"train.objective.{name}"
+        if name in STATISTICS and task not in CLASSIFICATION:
+            found.append(f"{key}: is about classes, and {task} has none; use replay or kl_to_base")
+        elif name in ALIGNING and not pooled:
+            found.append(
+                f"{key}: aligns the features under a head of our own; set head: pooled in the strategy, "
+                "or use mcc"
+            )
+        elif name in ALIGNING and not stage.head.hidden and stage.adapter is None and _frozen(trained):
+            found.append(
+                f"{key}: nothing before the last layer trains, so features can't move; set "
+                "strategy.hidden, or train the backbone"
+            )
+        if name == "kl_to_base" and (pooled or facts.head_is_new):
+            found.append(
+                f"{key}: the head is new, so the base has no answers to stay near to; use l2_sp or replay"
+            )
+        if name in STAYING and stage.adapter is not None and not _adds_products(stage):
+            found.append(
+                f"{key}: {_method(stage)} adds no change of weights; use method: lora, or strategy: full"
+            )
+        if name in STAYING and recipe.model.init == "scratch":
+            found.append(f"{key}: keeps weights where they began, and these begin random; leave it out")
+        whole = name in STAYING or (name == "kl_to_base" and stage.adapter is None)
+        if whole and world.backend not in WHOLE:
+            found.append(
+                f"{key}: needs whole weights on every process, and {world.backend} shards them; use "
+                "hardware.sharding: none, or replay"
+            )
+        if name in ("rdrop", "kl_to_base") and task == "sentence-embedding":
+            found.append(f"{key}: compares answers, and an encoder gives none; use l2_sp")
+    if "ewc" in names and recipe.model.quantization != "none":
+        found.append("train.objective.ewc: quantized weights have no gradients; use l2_sp or kl_to_base")
+    return found
+
+
+def _needed(names: dict[str, dict[str, JsonValue]]) -> list[tuple[str, str]]:
+    needed = [(name, "unlabelled") for name in names if name in STATISTICS]
+    needed += [(name, "replay") for name in names if name in ("ewc", "replay")]
+    if names.get("kl_to_base", {}).get("on") == "replay":
+        needed.append(("kl_to_base", "replay"))
+    return needed
+
+
+def _frozen(trained: frozenset[str]) -> bool:
+    return all(name.startswith("head.") for name in trained)
+
+
+def _adds_products(stage: Stage) -> bool:
+    adapter = stage.adapter
+    return adapter is not None and adapter.peft_type == LOW_RANK and not adapter.fields.get("use_dora")
+
+
+def _method(stage: Stage) -> str:
+    assert stage.adapter is not None
+    return "DoRA" if stage.adapter.fields.get("use_dora") else stage.adapter.peft_type

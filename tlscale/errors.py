@@ -21,6 +21,7 @@ class ExitCode(IntEnum):
     DOES_NOT_FIT = 3
     REGRESSION = 4
     NOT_VERIFIED = 5
+    STOPPED = 75
 
 
 # As shells have it for a process that Ctrl-C ended.
@@ -59,6 +60,25 @@ class WriteError(TlscaleError):
 
 class BusyError(UsageError):
     """Another process is at work in the run directory."""
+
+
+class Stopped(TlscaleError):
+    """The run was asked to stop and did; it can go on from where everything is saved.
+
+    `reason` is the signal or file that asked; `step` of `steps` is the last one done, where training had
+    begun. 75 is EX_TEMPFAIL of sysexits.h: try again later.
+    """
+
+    exit_code = ExitCode.STOPPED
+
+    def __init__(
+        self, reason: str, *, stage: str | None = None, step: int | None = None, steps: int | None = None
+    ) -> None:
+        self.reason, self.stage, self.step, self.steps = reason, stage, step, steps
+        where = (
+            "" if step is None else f" after step {step:,} of {steps:,} of stage {stage}, which is saved"
+        )
+        super().__init__(f"stopped by {reason}{where}; the same command goes on from there")
 
 
 class RegressionError(TlscaleError):

@@ -100,7 +100,8 @@ def test_an_interrupted_run_goes_on_from_its_last_checkpoint(
         assert "give the same command again" in err
     else:
         assert command.returncode == 130
-        assert err.strip() == "stopped"
+        assert err.startswith("\nstopped by SIGINT after step ")
+        assert err.endswith("\nstopped\n")
         assert not started.halves()
     assert not (started.run / "DONE").exists()
     assert not (started.run / "adapter").exists()

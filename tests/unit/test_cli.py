@@ -36,7 +36,7 @@ def test_the_surface_is_frozen() -> None:
 
 COMMANDS = (
     "init check plan run probe eval tasks verify report compare merge predict "
-    "submit status list logs cancel resume lint push "
+    "audit replay submit status list logs cancel resume lint push "
     "plugins env schema completion"
 ).split()
 

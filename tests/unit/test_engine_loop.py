@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from tlscale.data.collate import collate
 from tlscale.data.examples import Example
 from tlscale.engine import checkpoint
+from tlscale.engine.keeper import Place
 from tlscale.engine.loop import Trained, Training, train
 from tlscale.engine.objectives import task
 from tlscale.engine.runtime import Runtime
@@ -81,6 +82,9 @@ class Heard:
     def said(self, happened: str, **facts: Any) -> None:
         self.events.append((happened, facts))
 
+    def warn(self, text: str) -> None:
+        self.said("warning", text=text)
+
 
 def training(
     folder: Path,
@@ -129,8 +133,7 @@ def training(
         collate=partial(collate, task="causal-lm", pad_id=0),
         runtime=Runtime(accelerator, accelerator.device, 0, 1, CPU),
         watcher=Heard(),
-        checkpoints=folder,
-        fingerprint="f",
+        place=Place("train", folder, folder / "ledger", folder / "replay", "f"),
         seed=3,
     )
 
@@ -174,7 +177,8 @@ def test_resume_is_bit_equal_with_dropout(tmp_path: Path) -> None:
         trained(Training(**{**vars(first), "watcher": Killed()}), llama(dropout=0.2))
     torch.manual_seed(99)
     resumed, _, rest = trained(training(tmp_path / "b", save_steps=2), llama(dropout=0.2))
-    assert rest.events == [("resumed", {"stage": "train", "step": 2, "checkpoint": "step-000002"})]
+    facts = {"stage": "train", "step": 2, "checkpoint": "step-000002", "lost_steps": 1}
+    assert rest.events[0] == ("resumed", {**facts, "processes_before": 1})
     assert rest.losses == whole.losses[2:]
     for mine, other in zip(straight.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(mine, other)
@@ -182,15 +186,17 @@ def test_resume_is_bit_equal_with_dropout(tmp_path: Path) -> None:
 
 def test_only_whole_checkpoints_of_this_plan_are_used(tmp_path: Path) -> None:
     trained(training(tmp_path, save_steps=2))
-    newest = checkpoint.newest(tmp_path, "f")
+    newest = checkpoint.newest(tmp_path, "f").folder
     assert newest is not None
     assert newest.name == "step-000006"
     assert len(list(tmp_path.glob("step-*"))) == 2
     (newest / "weights.safetensors").write_bytes(b"cut short")
-    assert checkpoint.newest(tmp_path, "f") == tmp_path / "step-000004"
-    assert checkpoint.newest(tmp_path, "another plan") is None
+    found = checkpoint.newest(tmp_path, "f")
+    assert found.folder == tmp_path / "step-000004"
+    assert found.passed_over == ("step-000006: weights.safetensors has 9 bytes, not 24,904",)
+    assert checkpoint.newest(tmp_path, "another plan").folder is None
     (tmp_path / "step-000004" / "manifest.json").unlink()
-    assert checkpoint.newest(tmp_path, "f") is None
+    assert checkpoint.newest(tmp_path, "f").folder is None
 
 
 def test_early_stopping_ends_with_the_best_weights(tmp_path: Path) -> None:

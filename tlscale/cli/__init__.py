@@ -25,7 +25,8 @@ EXIT_CODES = """exit codes:
   2  the command line, the recipe or the data can't be meant
   3  the plan does not fit into the device's memory
   4  the verdict is neither POSITIVE nor EQUIVALENT (run, eval and report with --gate)
-  5  a saved result did not pass verification
+  5  a saved result did not pass verification, or a ledger its audit
+  75  stopped by a signal, with everything saved; the same command goes on
   130  stopped by Ctrl-C
 """
 
@@ -82,6 +83,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--dry-run", action="store_true", help="print the commands that would run")
     made.add_argument("--gate", action="store_true", help="exit 4 unless POSITIVE or EQUIVALENT")
     made.add_argument("--offline", action="store_true", help="read the Hub's cache only")
+    made.add_argument(
+        "--resume-changed", action="store_true", help="go on with a run though its recipe has changed"
+    )
     _probe(commands)
     _eval(commands)
     made = _command(
@@ -101,6 +105,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("run_b", metavar="RUN_B", help="the run in question")
     made.add_argument("--json", action="store_true", help="print one JSON object")
     _use(commands)
+    _ledger(commands)
     cluster.add(commands, _command, _recipe_command)
     _push(commands)
     _about(commands)
@@ -220,6 +225,16 @@ def _push(commands: Commands) -> None:
         "--despite-verdict", metavar="REASON", help="publish anyway; the reason is on the card"
     )
     made.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _ledger(commands: Commands) -> None:
+    for name, text in (
+        ("audit", "prove that every epoch took every example exactly once"),
+        ("replay", "repeat a step whose loss or gradient was not finite, row by row"),
+    ):
+        made = _command(commands, name, text, "audit")
+        made.add_argument("run_dir", metavar="RUN", help="a run directory")
+        made.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _positive(text: str) -> int:

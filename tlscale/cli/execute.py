@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import signal
 from pathlib import Path
 
 from tlscale.cli.inspect import must_fit, recipe_of
 from tlscale.cli.publish import before_training, publish_run, verify_published
-from tlscale.errors import INTERRUPTED, ExitCode, UsageError
+from tlscale.errors import ExitCode, Stopped, UsageError
 from tlscale.evaluation.types import Measurement
 from tlscale.launching.local import Command, WorkerFailed, launch, worker_command
 from tlscale.outer.repeat import RunSpec, prepare, runs_of
@@ -17,6 +18,7 @@ from tlscale.planning.compile import read_plan
 from tlscale.planning.render import headline
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import read_lines
+from tlscale.runs.result import mark_stopped, read_stopped
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -35,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     from tlscale.cli.judge import conclude, described, gate  # numpy and scipy, not for a dry run
 
     for spec in specs:
-        prepare(spec, Path(arguments.recipe))
+        prepare(spec, Path(arguments.recipe), changed=arguments.resume_changed)
         for single in (*spec.arms, spec):
             _train(single, quiet=arguments.json)
     root = Path(recipe.output_dir or f"runs/{recipe.name}")
@@ -65,16 +67,40 @@ def _train(spec: RunSpec, *, quiet: bool) -> None:
         print(f"plan      {headline(spec.plan)}   {spec.layout.plan}", flush=True)
         for note in spec.plan.notes:
             print(f"note      {note}", flush=True)
-    root, failed = spec.layout.root, spec.layout.failed
+    layout = spec.layout
+    for marker in (layout.failed, layout.stopped):
+        marker.unlink(missing_ok=True)
     try:
-        code = launch(_command(spec, "train"), quiet=quiet)
+        code = launch(_command(spec, "train"), quiet=quiet, apart=True)
+    except Stopped as error:
+        raise _stopped(layout, error) from error
     except WorkerFailed as error:
-        said = f"{error}; give the same command again, and it goes on from the last checkpoint in {root}"
+        if layout.failed.is_file():
+            raise WorkerFailed(_why(layout), ExitCode.RUN_FAILED) from error
+        again = "give the same command again, and it goes on from the last checkpoint"
+        said = f"{error}; {again} in {layout.root}"
         raise WorkerFailed(said, error.exit_code) from error
-    if code == INTERRUPTED:
+    if not code:
+        return
+    # an agent in between has one code for all ends; the run directory knows which it was
+    stopped = read_stopped(layout)
+    if stopped is not None and stopped.reason == signal.SIGINT.name:
         raise KeyboardInterrupt
-    if code:
-        raise WorkerFailed(f"the run in {root} failed" + f"; see {failed}" * failed.is_file(), code)
+    raise stopped or WorkerFailed(_why(layout), code)
+
+
+def _stopped(layout: RunLayout, asked: Stopped) -> Stopped:
+    """The marker's account; a worker that had not begun to listen leaves none."""
+    found = read_stopped(layout)
+    if found is None and not layout.done.is_file():
+        mark_stopped(layout, asked)
+    return found or asked
+
+
+def _why(layout: RunLayout) -> str:
+    if layout.failed.is_file() and " hangs " in layout.failed.read_text(encoding="utf-8"):
+        return f"the run in {layout.root} was ended: {layout.failed.read_text(encoding='utf-8').rstrip()}"
+    return f"the run in {layout.root} failed" + f"; see {layout.failed}" * layout.failed.is_file()
 
 
 def verify(arguments: argparse.Namespace) -> int:

@@ -61,7 +61,10 @@ class Session(Protocol):
         """Adds the gradients of `loss`: this process's part of a sum over all processes. Collective."""
 
     def step(self) -> float:
-        """Clips gradients as planned and updates; returns the norm before clipping. Collective."""
+        """Clips gradients as planned and updates; returns the norm before clipping. Collective.
+
+        A gradient that isn't finite updates nothing.
+        """
 
     def zero_grad(self) -> None:
         """Forgets the gradients of the last step."""

@@ -6,8 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import NoReturn, Protocol
 
 from torch import nn
 from torch.optim import Optimizer
@@ -15,24 +14,27 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from tlscale.data.examples import Example
 from tlscale.data.loader import batches
-from tlscale.engine import checkpoint
 from tlscale.engine.backend import Session, begin
+from tlscale.engine.checkpoint import Progress
+from tlscale.engine.keeper import Keeper, Place, Told
+from tlscale.engine.mishap import mishap
 from tlscale.engine.objectives import Setting, Terms, make_terms
 from tlscale.engine.optim import make_optimizer, make_schedule
 from tlscale.engine.runtime import Runtime
-from tlscale.engine.step import Beside, Collate, mean_objective, optimize, set_modes, tokens_in
+from tlscale.engine.signals import Stops, ignore
+from tlscale.engine.step import Beside, Collate, Stepped, mean_objective, optimize, set_modes, tokens_in
 from tlscale.engine.streams import stream_micros
-from tlscale.errors import TlscaleError
+from tlscale.errors import Stopped, TlscaleError
 from tlscale.models import adapt
 from tlscale.planning.types import Batch, PlannedStage, Stage
+from tlscale.runs.ledger import Record
+from tlscale.runs.pulse import Pulse
 
 
-class Watcher(Protocol):
+class Watcher(Told, Protocol):
     """Hears of the loop's progress."""
 
     def step(self, step: int, steps: int, values: Mapping[str, float]) -> None: ...
-
-    def said(self, happened: str, **facts: Any) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,12 @@ class Training:
     collate: Collate
     runtime: Runtime
     watcher: Watcher
-    checkpoints: Path
-    fingerprint: str
+    place: Place
     seed: int
     streams: Mapping[str, Sequence[Example]] = field(default_factory=dict)
     new_head: bool = False
+    stops: Stops = field(default_factory=Stops)
+    pulse: Pulse = field(default_factory=Pulse)
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,11 @@ def count_steps(stage: Stage, batch: Batch, examples: int) -> int:
     return max(1, math.ceil(stage.budget.epochs * math.ceil(examples / batch.total)))
 
 
-def micro_batches(training: Training, steps: int, done: int) -> Iterator[list[list[Example]]]:
-    """This rank's micro-batches for every step still to do, epoch after epoch; the last may be empty."""
+def micro_batches(training: Training, steps: int, done: int) -> Iterator[tuple[int, list[list[int]]]]:
+    """The epoch and this rank's micro-batches, as indices of examples, for every step still to do.
+
+    The last micro-batches of an epoch may be empty.
+    """
     batch, runtime, examples = training.planned.batch, training.runtime, training.examples
     grouped = training.planned.stage.group_by_length
     lengths = [len(example.tokens or ()) for example in examples] if grouped else None
@@ -91,9 +97,27 @@ def micro_batches(training: Training, steps: int, done: int) -> Iterator[list[li
         )
         for micros in made[: steps - step]:
             if step >= done:
-                yield [[examples[i] for i in micro] for micro in micros]
+                yield epoch, micros
             step += 1
         epoch += 1
+
+
+@dataclass(frozen=True)
+class _Live:
+    """What a stage consists of while it trains; `progress` is what changes."""
+
+    training: Training
+    module: nn.Module
+    session: Session
+    schedule: LRScheduler
+    keeper: Keeper
+    terms: Terms
+    progress: Progress
+    steps: int
+
+    @property
+    def stage(self) -> Stage:
+        return self.training.planned.stage
 
 
 def train(module: nn.Module, training: Training) -> Trained:
@@ -102,6 +126,8 @@ def train(module: nn.Module, training: Training) -> Trained:
     With early stopping the module ends with the weights of its lowest validation loss.
 
     Raises:
+        Stopped: a signal asked for it; everything is saved.
+        WriteError: a checkpoint can't be written, and that is to stop training.
         TlscaleError: there is nothing to train on, or the loss is no longer a finite number.
     """
     stage, runtime = training.planned.stage, training.runtime
@@ -111,38 +137,50 @@ def train(module: nn.Module, training: Training) -> Trained:
     terms = _terms(module, training)
     session = _begun(module, training)
     schedule = make_schedule(session.optimizer, stage.schedule, steps)
-    progress = _resumed(session, schedule, training)
-    started, tokens_before = time.perf_counter(), progress.tokens
-    loss, stopped = math.nan, False
-    set_modes(session.module)
-    for micros in micro_batches(training, steps, progress.step):
-        loss, norm = optimize(
-            session,
-            micros,
-            terms,
-            filler=training.examples[0],
-            collate=training.collate,
-            runtime=runtime,
-            beside=_beside(training, terms, progress.step, steps),
+    keeper = Keeper(training.place, stage.safety, runtime, training.watcher)
+    try:
+        progress = keeper.restore(session, schedule, len(training.examples), training.planned.batch.total)
+        live = _Live(training, module, session, schedule, keeper, terms, progress, steps)
+        return _trained(live)
+    except BaseException:
+        session.close()
+        raise
+    finally:
+        keeper.close()
+
+
+def _trained(live: _Live) -> Trained:
+    training, progress, keeper = live.training, live.progress, live.keeper
+    started, tokens_before, loss = time.perf_counter(), progress.tokens, math.nan
+    set_modes(live.session.module)
+    ended = _validated(live) or _out_of_patience(live)
+    for epoch, micros in micro_batches(training, live.steps, progress.step) if not ended else ():
+        training.pulse.at(f"step {progress.step + 1} of stage {live.stage.name}", guarded=True)
+        stepped, rate = _step(live, epoch, micros)
+        loss = stepped.loss
+        tokens, asked = training.runtime.totals(
+            tokens_in(training.examples[i] for micro in micros for i in micro),
+            training.stops.reason() is not None,
         )
-        rate = float(schedule.get_last_lr()[-1])
-        schedule.step()
-        progress.step += 1
-        adapt.after_step(module, progress.step)
-        progress.tokens += int(runtime.total(sum(map(tokens_in, micros))))
+        progress.tokens += int(tokens)
         speed = (progress.tokens - tokens_before) / (time.perf_counter() - started)
-        values = {"loss": loss, "learning_rate": rate, "grad_norm": norm, "tokens_per_second": speed}
-        training.watcher.step(progress.step, steps, values)
-        if training.validation and _due(stage.budget.eval_steps, progress.step):
-            stopped = _validate(session, terms, training, progress)
-        if _due(stage.budget.save_steps, progress.step):
-            _save(session, schedule, training, progress)
-        if stopped:
+        values = {"loss": loss, "learning_rate": rate, "grad_norm": stepped.norm}
+        if stepped.updated:
+            training.watcher.step(progress.step, live.steps, {**values, "tokens_per_second": speed})
+        if asked:
+            _leave(live)
+        ended = _validated(live)
+        if _due(live.stage.budget.save_steps, progress.step):
+            training.pulse.at(f"save after step {progress.step}")
+            keeper.save(live.session, live.schedule, progress)
+        if ended:
             break
-    if stage.budget.early_stopping_patience is not None:
-        runtime.accelerator.wait_for_everyone()
-        checkpoint.load_best(training.checkpoints, session)
-    return Trained(progress.step, progress.tokens, time.perf_counter() - started, loss, stopped, session)
+    training.pulse.at("end of training")
+    keeper.settle()
+    if live.stage.budget.early_stopping_patience is not None and progress.best_step:
+        keeper.load_best(live.session, progress.best_step)
+    seconds = time.perf_counter() - started
+    return Trained(progress.step, progress.tokens, seconds, loss, ended, live.session)
 
 
 def _terms(module: nn.Module, training: Training) -> Terms:
@@ -179,47 +217,79 @@ def _begun(module: nn.Module, training: Training) -> Session:
     return begin(module, training.planned, training.runtime, optimizer)
 
 
-def _resumed(session: Session, schedule: LRScheduler, training: Training) -> checkpoint.Progress:
-    """Where to go on from: the newest whole checkpoint of the same plan, or the start."""
-    found = checkpoint.newest(training.checkpoints, training.fingerprint)
-    if found is None:
-        return checkpoint.Progress()
-    progress = checkpoint.load(found, session, schedule)
-    training.watcher.said(
-        "resumed", stage=training.planned.stage.name, step=progress.step, checkpoint=found.name
+def _step(live: _Live, epoch: int, micros: list[list[int]]) -> tuple[Stepped, float]:
+    """Takes one step, or leaves it out where its numbers are not finite; also gives its learning rate."""
+    training, progress = live.training, live.progress
+    taken = [[training.examples[i] for i in micro] for micro in micros]
+    stepped = optimize(
+        live.session,
+        taken,
+        live.terms,
+        filler=training.examples[0],
+        collate=training.collate,
+        runtime=training.runtime,
+        beside=_beside(training, live.terms, progress.step, live.steps),
+        passed=training.pulse.on,
     )
-    return progress
+    if not stepped.updated:
+        mishap(
+            stepped, taken, progress, place=training.place, safety=live.stage.safety,
+            session=live.session, runtime=training.runtime, told=training.watcher,
+        )  # fmt: skip
+    rate = float(live.schedule.get_last_lr()[-1])
+    live.schedule.step()
+    progress.step += 1
+    adapt.after_step(live.module, progress.step)
+    live.keeper.note(Record(progress.step, epoch, tuple(i for micro in micros for i in micro)))
+    return stepped, rate
 
 
-def _save(
-    session: Session, schedule: LRScheduler, training: Training, progress: checkpoint.Progress
-) -> None:
-    folder, leads = training.checkpoints, training.runtime.leads
-    checkpoint.save(folder, session, schedule, progress, training.fingerprint, leads=leads)
+def _leave(live: _Live) -> NoReturn:
+    """Saves and ends: some process was asked to stop, and now all of them know."""
+    training, progress = live.training, live.progress
+    training.pulse.at(f"last save, after step {progress.step}")
+    live.keeper.save_once(live.session, live.schedule, progress)
+    reasons = [reason for reason in training.runtime.collect([training.stops.reason()]) if reason]
+    ignore()
+    raise Stopped(reasons[0], stage=live.stage.name, step=progress.step, steps=live.steps)
 
 
 def _due(every: int | None, step: int) -> bool:
-    return every is not None and step % every == 0
+    return every is not None and step > 0 and step % every == 0
 
 
-def _validate(session: Session, terms: Terms, training: Training, progress: checkpoint.Progress) -> bool:
-    """Measures the validation loss, keeps the best weights; returns whether patience is at an end."""
-    stage, runtime = training.planned.stage, training.runtime
+def _out_of_patience(live: _Live) -> bool:
+    patience = live.stage.budget.early_stopping_patience
+    return patience is not None and live.progress.evaluations_without_gain >= patience
+
+
+def _validated(live: _Live) -> bool:
+    """Measures the validation loss where that is due, and keeps the best weights.
+
+    A step that was saved before it was validated is validated when training goes on. Returns whether
+    patience is at an end.
+    """
+    training, progress = live.training, live.progress
+    due = training.validation and _due(live.stage.budget.eval_steps, progress.step)
+    if not due or progress.validated == progress.step:
+        return False
+    training.pulse.at(f"validation after step {progress.step}")
     loss = mean_objective(
-        session.module,
+        live.session.module,
         training.validation,
-        terms,
+        live.terms,
         collate=training.collate,
-        runtime=runtime,
+        runtime=training.runtime,
         size=training.planned.batch.micro,
+        passed=training.pulse.on,
     )
-    set_modes(session.module)
-    training.watcher.said("validated", stage=stage.name, step=progress.step, loss=loss)
-    patience = stage.budget.early_stopping_patience
+    set_modes(live.session.module)
+    progress.validated = progress.step
+    training.watcher.said("validated", stage=live.stage.name, step=progress.step, loss=loss)
     if loss < progress.best:
-        progress.best, progress.evaluations_without_gain = loss, 0
-        if patience is not None:
-            checkpoint.save_best(training.checkpoints, session, leads=runtime.leads)
+        progress.best, progress.best_step, progress.evaluations_without_gain = loss, progress.step, 0
+        if live.stage.budget.early_stopping_patience is not None:
+            live.keeper.best(live.session, progress)
     else:
         progress.evaluations_without_gain += 1
-    return patience is not None and progress.evaluations_without_gain >= patience
+    return _out_of_patience(live)

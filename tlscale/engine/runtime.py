@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import resource
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from accelerate.utils import gather_object, set_seed
 from tlscale.errors import PlanError, TlscaleError
 from tlscale.planning.types import Plan, World
 
+PR_SET_PDEATHSIG = 1
 KILOBYTE = 1024  # the unit of ru_maxrss on Linux
 
 
@@ -43,12 +46,16 @@ class Runtime:
 
     def total(self, value: float) -> float:
         """The sum of `value` over all processes."""
+        return self.totals(value)[0]
+
+    def totals(self, *values: float) -> tuple[float, ...]:
+        """The sum of each of `values` over all processes, in one exchange."""
         if self.world == 1:
-            return value
+            return values
         summed: Any = self.accelerator.reduce(
-            torch.tensor(value, dtype=torch.float64, device=self.device), reduction="sum"
+            torch.tensor(values, dtype=torch.float64, device=self.device), reduction="sum"
         )
-        return float(summed)
+        return tuple(summed.tolist())
 
     def collect(self, rows: list[Any]) -> list[Any]:
         """The rows of all processes, in rank order, on every process."""
@@ -70,6 +77,8 @@ def start(plan: Plan, trackers: Path) -> Runtime:
         raise TlscaleError(
             "the plan is for a GPU, but torch sees none; make a new run with hardware.device=cpu"
         )
+    if launched > 1:
+        _end_with_parent()
     _import_trackers(plan.recipe.train.report_to)
     if plan.world.sharding.startswith("zero"):
         # DeepSpeed compiles a part of itself with ninja, which is installed beside this Python
@@ -96,6 +105,11 @@ def start(plan: Plan, trackers: Path) -> Runtime:
 def secret(name: str) -> str | None:
     """A key from the environment; it goes to the service that it is for, and nowhere else."""
     return os.environ.get(name)
+
+
+def _end_with_parent() -> None:
+    """SIGTERM when the agent that started this process dies, so that no rank outlives it."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _import_trackers(names: tuple[str, ...]) -> None:

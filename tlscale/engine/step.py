@@ -18,9 +18,17 @@ from tlscale.engine.objectives import Terms
 from tlscale.engine.optim import forget_resting
 from tlscale.engine.runtime import Runtime
 from tlscale.engine.view import TRAIN, Batches, View
-from tlscale.errors import TlscaleError
 
 Collate = Callable[[Sequence[Example]], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """The loss over all processes, the norm of the gradient before clipping, and whether it was used."""
+
+    loss: float
+    norm: float
+    updated: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,8 +73,9 @@ def optimize(
     collate: Collate,
     runtime: Runtime,
     beside: Beside | None = None,
-) -> tuple[float, float]:
-    """One optimizer step; returns the loss over all processes and the gradient norm before clipping.
+    passed: Callable[[], None] = lambda: None,
+) -> Stepped:
+    """One optimizer step. `passed` is called as micro-batches and reductions go by.
 
     A micro-batch that has no example on this process runs `filler` with weight 0, since all processes
     must make as many passes: gradients, and with some backends weights, are exchanged in each.
@@ -74,8 +83,7 @@ def optimize(
     Each term is its sum over all micro-batches and processes divided by its count over the same, so
     any split of the same examples gives the same gradient. Gradients are left in place.
 
-    Raises:
-        TlscaleError: the loss is no longer a finite number; the examples are named.
+    Where the loss or the gradient is no finite number, nothing is updated.
     """
     session.zero_grad()
     beside = beside or Beside()
@@ -97,14 +105,16 @@ def optimize(
             loss = torch.stack(parts).sum()
             session.backward(loss)
         summed += loss.detach()
+        passed()
     loss_value = runtime.total(float(summed))
+    passed()
     if not math.isfinite(loss_value):
-        rows = ", ".join(example.where for micro in micros for example in micro)
-        raise TlscaleError(
-            f"the loss became {loss_value}; lower train.learning_rate, or look at these rows: {rows[:400]}"
-        )
+        return Stepped(loss_value, math.nan)
     forget_resting(session.optimizer)
-    return loss_value, session.step()
+    norm = session.step()
+    # loss scaling for float16 overflows now and then, leaves the step out and scales less
+    scales = bool(session.scaler_state())
+    return Stepped(loss_value, norm, updated=scales or math.isfinite(norm))
 
 
 def _batches(rows: Sequence[Example], beside: Beside, index: int, collate: Collate) -> Batches:
@@ -137,6 +147,7 @@ def mean_objective(
     collate: Collate,
     runtime: Runtime,
     size: int,
+    passed: Callable[[], None] = lambda: None,
 ) -> float:
     """The first of `terms`, the task's own, over `examples`, `size` rows at a time.
 
@@ -154,4 +165,5 @@ def mean_objective(
             found = float(term.total(View(module, on_device(batches, runtime.device))))
         total += found if rows else 0.0
         count += term.count(batches) if rows else 0.0
+        passed()
     return weight * runtime.total(total) / max(1.0, runtime.total(count))

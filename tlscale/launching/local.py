@@ -10,8 +10,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tlscale.errors import ExitCode, TlscaleError
+from tlscale.errors import ExitCode, Stopped, TlscaleError
 
 LAST_WORDS = 20
 # Threads that wait give their core away: on a machine that is shared, waiting by spinning can make a step
@@ -51,21 +52,31 @@ def worker_command(run_dir: Path, action: str, *extra: str, processes: int = 1) 
     return Command((*launcher, *worker), ENVIRONMENT)
 
 
-def launch(command: Command, *, quiet: bool) -> int:
-    """Runs a worker to its end and returns its exit code; an interrupt is passed on and waited for.
+def launch(command: Command, *, quiet: bool, apart: bool = False) -> int:
+    """Runs a worker to its end and returns its exit code; requests to stop are passed on and waited for.
+
+    Args:
+        command: As `worker_command` gives it.
+        quiet: Whether its output is thrown away.
+        apart: Whether it must not hear the terminal's Ctrl-C itself; then it can't read from there either.
 
     Raises:
-        WorkerFailed: a signal ended it.
+        KeyboardInterrupt: it was interrupted, and has ended.
+        Stopped: another signal asked for an end, and it has ended.
+        WorkerFailed: a signal of unknown origin ended it.
     """
+    from tlscale.launching.attend import attend, end_with_parent
+
     environment = {**command.environment, **os.environ}
     output = subprocess.DEVNULL if quiet else None
-    with subprocess.Popen(command.argv, env=environment, stdout=output) as process:
-        try:
-            code = process.wait()
-        except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
-            process.wait()
-            raise
+    # this process has one thread, so that it can call a function between fork and exec
+    options: dict[str, Any] = {"preexec_fn": end_with_parent, "process_group": 0 if apart else None}
+    with subprocess.Popen(command.argv, env=environment, stdout=output, **options) as process:
+        code, asked = attend(process)
+    if asked is signal.SIGINT and code:
+        raise KeyboardInterrupt
+    if asked is not None and code:
+        raise Stopped(asked.name)
     if code < 0:
         raise WorkerFailed(killed(code), ExitCode.RUN_FAILED)
     return code

@@ -74,8 +74,11 @@ def control(recipe: Recipe, name: str) -> Recipe:
     return Recipe.model_validate_json(json.dumps(raw))
 
 
-def prepare(spec: RunSpec, recipe_file: Path) -> None:
+def prepare(spec: RunSpec, recipe_file: Path, *, changed: bool = False) -> None:
     """Makes the run directories of a run and its arms, or accepts ones that hold the same plans.
+
+    With `changed` it also accepts a plan whose recipe differs in how the run is carried out, and puts the
+    new one in its place; the old one is kept beside it.
 
     Raises:
         UsageError: a directory holds something else; nothing in it is touched.
@@ -84,11 +87,10 @@ def prepare(spec: RunSpec, recipe_file: Path) -> None:
     if layout.plan.is_file():
         before = read_plan(layout.plan)
         if before.fingerprint != spec.plan.fingerprint:
-            raise UsageError(
-                f"{layout.root} holds a run of another plan ({before.fingerprint}, now "
-                f"{spec.plan.fingerprint}); give output_dir=ANOTHER, or remove the folder if it is no "
-                "longer needed"
-            )
+            _accept(before, spec, changed=changed)
+            write_text(layout.earlier_plan(before.fingerprint), layout.plan.read_text(encoding="utf-8"))
+            write_text(layout.recipe, recipe_file.read_text(encoding="utf-8"))
+            write_text(layout.plan, _with_versions(spec.plan))
     elif layout.root.exists() and not layout.root.is_dir():
         raise UsageError(f"{layout.root} is a file; give output_dir=ANOTHER")
     elif layout.root.exists() and any(layout.root.iterdir()):
@@ -96,7 +98,33 @@ def prepare(spec: RunSpec, recipe_file: Path) -> None:
     else:
         _write(spec, recipe_file)
     for arm in spec.arms:
-        prepare(arm, recipe_file)
+        prepare(arm, recipe_file, changed=changed)
+
+
+def _accept(before: Plan, spec: RunSpec, *, changed: bool) -> None:
+    """Refuses a plan that the run in its directory can't go on with, or was not told to."""
+    from tlscale.planning.changes import changes, resume_key
+
+    root, found = spec.layout.root, changes(before, spec.plan)
+    listed = "".join(f"\n  {change}" for change in found)
+    head = (
+        f"{root} holds a run of another plan ({before.fingerprint}, now {spec.plan.fingerprint})"
+        f"{f', of a recipe that differs in{listed}' if found else ''}\n"
+    )
+    other = "give output_dir=ANOTHER, or remove the folder if it is no longer needed"
+    fixed = [change.path for change in found if not change.allowed]
+    if fixed:
+        raise UsageError(f"{head}A run can't go on with another {', '.join(fixed)}; {other}")
+    if resume_key(before) != resume_key(spec.plan):
+        rows = [[planned.batch.total for planned in plan.stages] for plan in (before, spec.plan)]
+        if rows[0] != rows[1]:
+            raise UsageError(
+                f"{head}A run can't go on with other rows per step ({rows[0]}, now {rows[1]}); set "
+                f"train.train_batch_size={rows[0][0]}, or {other}"
+            )
+        raise UsageError(f"{head}The data or the model is another than it was; {other}")
+    if not changed:
+        raise UsageError(f"{head}Give --resume-changed to go on with these changes; or {other}")
 
 
 def _write(spec: RunSpec, recipe_file: Path) -> None:
@@ -104,8 +132,7 @@ def _write(spec: RunSpec, recipe_file: Path) -> None:
     made = [folder for folder in (layout.root, *layout.root.parents) if not folder.exists()]
     try:
         write_text(layout.recipe, recipe_file.read_text(encoding="utf-8"))
-        plan = spec.plan.model_copy(update={"versions": versions()})
-        write_text(layout.plan, plan.model_dump_json(indent=1) + "\n")
+        write_text(layout.plan, _with_versions(spec.plan))
     except WriteError as error:
         if layout.recipe.is_file():
             layout.recipe.unlink()
@@ -113,3 +140,7 @@ def _write(spec: RunSpec, recipe_file: Path) -> None:
             if folder.is_dir():
                 folder.rmdir()
         raise UsageError(f"{error}; give output_dir=ANOTHER") from error
+
+
+def _with_versions(plan: Plan) -> str:
+    return plan.model_copy(update={"versions": versions()}).model_dump_json(indent=1) + "\n"

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from tlscale.planning.types import Budget, Facts, Head, ParamRule, Schedule, Stage, Term, Update
+from tlscale.planning.types import Budget, Facts, Head, ParamRule, Safety, Schedule, Stage, Term, Update
 from tlscale.recipe.base import Frozen
 from tlscale.recipe.objective import Objective
 from tlscale.recipe.types import Recipe, Train
@@ -90,5 +90,13 @@ def stage(context: Context, **slots: Any) -> Stage:
         ),
         "group_by_length": train.group_by_length,
         "gradient_checkpointing": train.gradient_checkpointing,
+        "safety": Safety(
+            keep_checkpoints=train.keep_checkpoints,
+            async_save=train.async_save,
+            hang_timeout=train.hang_timeout,
+            on_nonfinite=train.on_nonfinite,
+            max_skipped_steps=train.max_skipped_steps,
+            on_save_failure=train.on_save_failure,
+        ),
     }
     return Stage(**{**defaults, **slots})

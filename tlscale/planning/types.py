@@ -136,6 +136,17 @@ class Budget(Frozen):
     early_stopping_patience: int | None
 
 
+class Safety(Frozen):
+    """What is kept of a run while it goes on, and what becomes of it when something goes wrong."""
+
+    keep_checkpoints: int = 2
+    async_save: bool = False
+    hang_timeout: float = 60.0
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    max_skipped_steps: int = 10
+    on_save_failure: Literal["stop", "continue"] = "stop"
+
+
 class Batch(Frozen):
     """Rows per forward pass and device x passes per step x devices."""
 
@@ -163,6 +174,7 @@ class Stage(Frozen):
     budget: Budget
     group_by_length: bool
     gradient_checkpointing: bool
+    safety: Safety = Safety()
 
 
 class MemoryItem(Frozen):

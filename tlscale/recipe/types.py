@@ -196,6 +196,25 @@ class Train(Frozen):
         None, description="Steps between evaluations on the validation rows."
     )
     save_steps: Positive | None = Field(None, description="Steps between checkpoints.")
+    keep_checkpoints: Positive = Field(
+        2,
+        description="How many of the newest checkpoints are kept, besides the best weights.",
+    )
+    async_save: bool = Field(
+        False, description="Write checkpoints in the background, from a copy in the machine's memory."
+    )
+    on_save_failure: Literal["stop", "continue"] = Field(
+        "stop", description="What a checkpoint that can't be written means; the ones before it stay whole."
+    )
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        "stop", description="What a loss or gradient that is no finite number means; kept for replay."
+    )
+    max_skipped_steps: Positive = Field(
+        10, description="With on_nonfinite: skip, the most steps that may be skipped in a stage."
+    )
+    hang_timeout: Annotated[float, Field(ge=0)] = Field(
+        60.0, description="Seconds without a sign of life after which a run is ended; 0 waits for ever."
+    )
     logging_steps: Positive = Field(10, description="Steps between logged losses.")
     early_stopping_patience: Positive | None = Field(
         None, description="Stop after so many evaluations without a better validation loss."

@@ -22,6 +22,10 @@ class RunLayout:
     def plan(self) -> Path:
         return self.root / "plan.json"
 
+    def earlier_plan(self, fingerprint: str) -> Path:
+        """A plan that the run began with, before its recipe was changed."""
+        return self.root / "plans" / f"{fingerprint}.json"
+
     @property
     def events(self) -> Path:
         return self.root / "events.jsonl"
@@ -109,6 +113,26 @@ class RunLayout:
 
     def log(self, rank: int) -> Path:
         return self.root / "logs" / f"rank-{rank}.log"
+
+    def stack(self, rank: int) -> Path:
+        """Where a rank was when it was asked, as `faulthandler` prints it."""
+        return self.root / "logs" / f"rank-{rank}.stack"
+
+    @property
+    def pulses(self) -> Path:
+        """Of a run that is going on: one small file a rank, with its process and where it is."""
+        return self.root / "pulses"
+
+    def pulse(self, rank: int) -> Path:
+        return self.pulses / f"rank-{rank}.json"
+
+    def ledger(self, stage: str) -> Path:
+        """What each rank was given in every step of a stage, one file for each rank and attempt."""
+        return self.root / "ledger" / stage
+
+    def replay(self, stage: str) -> Path:
+        """Steps whose numbers went wrong, with what is needed to repeat them."""
+        return self.root / "replay" / stage
 
     def checkpoints(self, stage: str) -> Path:
         return self.root / "checkpoints" / stage

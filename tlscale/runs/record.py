@@ -6,6 +6,7 @@ appended a line at a time.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,9 +14,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tlscale.errors import BusyError, UsageError, WriteError
+
+CHUNK = 1 << 12
 
 
 @contextmanager
@@ -75,6 +78,24 @@ def write_text(path: Path, text: str) -> None:
         sync_folder(path.parent)
 
 
+def claim(path: Path, text: str) -> bool:
+    """Writes `path` unless it exists; of several processes, exactly one gets to write it.
+
+    Raises:
+        WriteError: the system refuses.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with writing(path):
+        try:
+            partial.write_text(text, encoding="utf-8")
+            os.link(partial, path)
+        except FileExistsError:
+            return False
+        finally:
+            partial.unlink(missing_ok=True)
+    return True
+
+
 def write_json(path: Path, value: Any) -> None:
     """Replaces `path` with `value` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
@@ -91,10 +112,36 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
     Raises:
         WriteError: the system refuses.
     """
+    line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        with path.open("ab+", buffering=0) as file:
+            end = _whole(file)
+            try:
+                done = file.write(line)
+                if done != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(end)
+                raise
+
+
+def _whole(log: IO[bytes]) -> int:
+    """Where a log's last whole line ends; what a kill cut short after it is removed."""
+    end = log.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - CHUNK)
+        log.seek(start)
+        newline = log.read(end - start).rfind(b"\n")
+        if newline >= 0 or not start:
+            whole = start + newline + 1
+            break
+        end = start
+    else:
+        return 0
+    if whole != log.seek(0, os.SEEK_END):
+        log.truncate(whole)
+    return whole
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

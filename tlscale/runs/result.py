@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
-from tlscale.errors import UsageError
+from tlscale.errors import Stopped, UsageError
 from tlscale.runs.layout import RunLayout
+from tlscale.runs.record import claim
 
 OTHER_KINDS = {
     "checkpoint": "a full checkpoint, which has its own weights already",
@@ -34,6 +36,28 @@ def seed_runs(path: Path) -> tuple[RunLayout, ...]:
     """The runs of a folder that has one for each seed, in the order of their seeds."""
     found = [folder for folder in path.glob("seed-*") if RunLayout(folder).plan.is_file()]
     return tuple(RunLayout(folder) for folder in sorted(found, key=lambda f: (len(f.name), f.name)))
+
+
+def mark_stopped(layout: RunLayout, error: Stopped) -> None:
+    """Leaves the marker STOPPED, unless another process did.
+
+    Raises:
+        WriteError: the system refuses.
+    """
+    facts = {"reason": error.reason, "stage": error.stage, "step": error.step, "steps": error.steps}
+    claim(layout.stopped, json.dumps({**facts, "time": round(time.time(), 3)}) + "\n")
+
+
+def read_stopped(layout: RunLayout) -> Stopped | None:
+    """Who asked a run to stop, and where it did, if it was asked and nothing has gone on since."""
+    try:
+        said = json.loads(layout.stopped.read_text(encoding="utf-8"))
+        return Stopped(said["reason"], stage=said["stage"], step=said["step"], steps=said["steps"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        # whoever puts an empty file there means it all the same
+        return Stopped("an unknown request")
 
 
 def result_kind(layout: RunLayout) -> str | None:

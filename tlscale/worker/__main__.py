@@ -1,7 +1,7 @@
 """`python -m tlscale.worker RUN_DIR`, by hand, by `accelerate launch` or by Slurm.
 
-Exit codes are those of `tlscale`; what became of the run also stands in the marker files DONE and FAILED,
-because launchers don't pass exit codes on.
+Exit codes are those of `tlscale`; what became of the run also stands in the marker files DONE, FAILED and
+STOPPED, because launchers don't pass exit codes on.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import logging
 import signal
 import sys
 import warnings
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
-from tlscale.errors import INTERRUPTED, BusyError, ExitCode, TlscaleError, WriteError
+from tlscale.engine.signals import Stops, ignore
+from tlscale.errors import INTERRUPTED, BusyError, ExitCode, Stopped, TlscaleError, WriteError
 from tlscale.planning.compile import read_plan
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import write_text
+from tlscale.runs.result import mark_stopped
 
 CHOICES = (
     "train",
@@ -28,6 +30,7 @@ CHOICES = (
     "predict",
     "probe",
     "tasks",
+    "replay",
     "publish",
     "examine",
 )
@@ -42,16 +45,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     arguments = parser.parse_args(argv)
     layout = RunLayout(arguments.run_dir)
+    trains = arguments.action == "train"
+    stops = Stops(lambda name: _mark(layout, Stopped(f"a second signal, {name}")))
     try:
-        _quiet()
-        from tlscale.worker.run import ACTIONS
-
-        plan = read_plan(layout.plan)
-        more = () if arguments.request is None else (arguments.request,)
-        ACTIONS[arguments.action](plan, layout, arguments.json, *more)
+        # before the first heavy import, so that a signal is heard from the beginning
+        with stops.heard() if trains else nullcontext():
+            _act(arguments, layout, stops)
+    except Stopped as error:
+        ignore()
+        print(f"\n{error}", file=sys.stderr)
+        _mark(layout, error)
+        return INTERRUPTED if error.reason == signal.SIGINT.name else int(error.exit_code)
     except TlscaleError as error:
         print(f"\n{error}", file=sys.stderr)
-        if arguments.action == "train" and layout.plan.is_file() and not isinstance(error, BusyError):
+        if trains and layout.plan.is_file() and not isinstance(error, BusyError):
             # where a disk is full, the reason was printed at least
             with suppress(WriteError):
                 write_text(layout.failed, f"{type(error).__name__}: {error}\n")
@@ -61,6 +68,26 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         return INTERRUPTED
     return int(ExitCode.OK)
+
+
+def _act(arguments: argparse.Namespace, layout: RunLayout, stops: Stops) -> None:
+    _quiet()
+    from tlscale.engine.life import Life
+    from tlscale.worker.run import ACTIONS, train
+
+    plan = read_plan(layout.plan)
+    if arguments.action == "train":
+        train(plan, layout, arguments.json, life=Life(stops))
+    else:
+        more = () if arguments.request is None else (arguments.request,)
+        ACTIONS[arguments.action](plan, layout, arguments.json, *more)
+
+
+def _mark(layout: RunLayout, error: Stopped) -> None:
+    """Leaves the marker; ranks that leave together leave one."""
+    if layout.plan.is_file():
+        with suppress(WriteError):
+            mark_stopped(layout, error)
 
 
 def _quiet() -> None:

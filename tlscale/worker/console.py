@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,31 +19,56 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from tlscale.errors import WriteError
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import event
 
 PLAIN_SECONDS = 15.0
+MOST_UNSAID = 1000
 Log = Callable[[Mapping[str, float], int], None]
 
 
 class Reporter:
     """Writes events to the run directory and speaks for rank 0; the others only log.
 
-    `unit` is what training counts, tokens or rows; `log` passes values on to experiment trackers.
+    `unit` is what training counts, tokens or rows; `log` passes values on to experiment trackers. Where
+    it is `patient`, events that can't be written wait for a disk that has room again.
     """
 
-    def __init__(self, layout: RunLayout, *, rank: int, logging_steps: int, unit: str, log: Log) -> None:
+    def __init__(
+        self,
+        layout: RunLayout,
+        *,
+        rank: int,
+        logging_steps: int,
+        unit: str,
+        log: Log,
+        patient: bool = False,
+    ) -> None:
         self._layout, self._rank, self._every, self._log = layout, rank, logging_steps, log
-        self._unit = unit
+        self._unit, self._patient = unit, patient
+        self._unsaid: deque[Callable[[], None]] = deque(maxlen=MOST_UNSAID)
         self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._spoken = time.monotonic()
 
     def said(self, happened: str, **facts: Any) -> None:
-        """Records an event; rank 0 only, since all ranks hear the same."""
-        if self._rank == 0:
-            event(self._layout.events, happened, **facts)
+        """Records an event; rank 0 only, since all ranks hear the same.
+
+        Raises:
+            WriteError: the system refuses, and a run is to stop when it can't write.
+        """
+        if self._rank != 0:
+            return
+        self._unsaid.append(lambda: event(self._layout.events, happened, **facts))
+        try:
+            while self._unsaid:
+                self._unsaid[0]()
+                self._unsaid.popleft()
+        except WriteError:
+            if not self._patient:
+                raise
 
     def phase(self, name: str, text: str) -> None:
         """One line of output: what a phase came to."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 
 from torch import nn
 
 from tlscale.engine import runtime as runtimes
+from tlscale.engine.life import Life
 from tlscale.errors import PlanError, VerificationError
 from tlscale.evaluation.types import Measurement
 from tlscale.models.load import load_base, load_processor
@@ -25,6 +27,7 @@ from tlscale.worker.predicting import predict
 from tlscale.worker.probing import probe
 from tlscale.worker.publication import check as examine
 from tlscale.worker.publication import prepare
+from tlscale.worker.replaying import replay
 from tlscale.worker.stages import (
     Job,
     describe,
@@ -36,21 +39,37 @@ from tlscale.worker.stages import (
     starting_point,
 )
 from tlscale.worker.tasking import raise_failures, score_tasks, tasks
+from tlscale.worker.watch import watched
 
 
-def train(plan: Plan, layout: RunLayout, as_json: bool) -> None:
+def train(plan: Plan, layout: RunLayout, as_json: bool, *, life: Life | None = None) -> None:
     """Measures the base, trains every stage that isn't done yet, measures the result.
 
+    Args:
+        life: What this process hears and shows, where it is a process of its own.
+
     Raises:
+        Stopped: a signal or the file STOP asked for it.
         TlscaleError: a phase failed; what earlier phases left stays and is used by the next try.
     """
     runtime = runtimes.start(plan, layout.trackers)
-    with exclusive(layout.events) if runtime.leads else nullcontext():
-        layout.failed.unlink(missing_ok=True)
-        _train(plan, layout, *_start(plan, layout, runtime))
+    with exclusive(layout.events) if runtime.leads else nullcontext(), ExitStack() as stack:
+        if runtime.leads:
+            for marker in (layout.failed, layout.stopped, layout.stop):
+                marker.unlink(missing_ok=True)
+        if life is None:
+            life = Life()
+        else:
+            stack.enter_context(watched(plan, layout, runtime, life.pulse))
+        if runtime.leads:
+            life.stops.look_for(layout.stop)
+        job, judge = _start(plan, layout, runtime)
+        _train(plan, layout, replace(job, life=life), judge)
 
 
 def _train(plan: Plan, layout: RunLayout, job: Job, judge: Judge) -> None:
+    pulse = job.life.pulse
+    pulse.at("the base")
     fresh = _fresh_base(plan) if _needs_base(plan, layout) else None
     base = _measured(layout, "base") or _measure_base(judge, fresh)
     _say_scores(job.reporter, "base", base)
@@ -69,6 +88,8 @@ def _train(plan: Plan, layout: RunLayout, job: Job, judge: Judge) -> None:
         together = plan.world.shards_weights and module is not None
         if module is None:
             module = restored(job)
+        pulse.at("scoring the result")
+        job.life.stops.leave_if_asked()
         tuned = judge.score(model_arm(judge, module, "tuned", last, together=together))
         if job.runtime.leads:
             _publish_result(layout, last)
@@ -134,6 +155,7 @@ ACTIONS: dict[str, Callable[..., None]] = {
     "inspect": inspect,
     "merge": merge,
     "predict": predict,
+    "replay": replay,
     "probe": probe,
     "tasks": tasks,
     "publish": prepare,
@@ -152,7 +174,14 @@ def _start(
         runtime.accelerator.log(dict(values), step=step)
 
     counted = "rows" if plan.recipe.model.task == "image-classification" else "tok"
-    reporter = Reporter(layout, rank=runtime.rank, logging_steps=logging_steps, unit=counted, log=log)
+    reporter = Reporter(
+        layout,
+        rank=runtime.rank,
+        logging_steps=logging_steps,
+        unit=counted,
+        log=log,
+        patient=plan.recipe.train.on_save_failure == "continue",
+    )
     reporter.said("start", fingerprint=plan.fingerprint, versions=plan.versions)
     processor = load_processor(plan.recipe.model, plan.facts)
     examples = load_examples(plan, layout, runtime, processor, reporter) if with_data else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from torch import nn
 from tlscale.data.collate import collate
 from tlscale.data.examples import Example
 from tlscale.engine.backend import Session
+from tlscale.engine.keeper import Place
+from tlscale.engine.life import Life
 from tlscale.engine.loop import Training, train
 from tlscale.engine.runtime import Runtime
 from tlscale.errors import VerificationError
@@ -23,6 +25,7 @@ from tlscale.models.caching import without_cache
 from tlscale.models.load import load_base
 from tlscale.models.merge import merge
 from tlscale.models.verify import VerifyReport, changed_files, verify
+from tlscale.planning.changes import resume_key
 from tlscale.planning.types import Plan, PlannedStage
 from tlscale.recipe.types import Model
 from tlscale.runs.layout import MANIFEST, RunLayout
@@ -43,6 +46,7 @@ class Job:
     reporter: Reporter
     processor: Any
     examples: Roles
+    life: Life = field(default_factory=Life)
 
 
 def finished(layout: RunLayout, stage: str) -> bool:
@@ -93,9 +97,28 @@ def run_stage(job: Job, planned: PlannedStage, loaded: nn.Module | None) -> nn.M
     job.reporter.said(
         "stage", name=stage.name, examples=len(training.examples), trainable=planned.trainable
     )
-    with without_cache(module):
-        done = train(module, training)
-    job.reporter.close()
+    with job.life.stops.deferred():
+        _train_and_save(job, planned, module, training, model, initial)
+    runtime.accelerator.wait_for_everyone()
+    return module
+
+
+def _train_and_save(
+    job: Job,
+    planned: PlannedStage,
+    module: nn.Module,
+    training: Training,
+    model: Model,
+    initial: dict[str, str],
+) -> None:
+    """What a request to stop must not cut: after training, nothing is saved until the artifact is."""
+    stage = planned.stage
+    try:
+        with without_cache(module):
+            done = train(module, training)
+    finally:
+        job.reporter.close()
+    job.life.pulse.at(f"saving and verifying the result of stage {stage.name}")
     job.reporter.said(
         "trained", stage=stage.name, steps=done.steps, tokens=done.tokens, seconds=round(done.seconds, 2),
         loss=done.loss, stopped_early=done.stopped_early, peak_memory_bytes=job.runtime.peak_memory(),
@@ -104,10 +127,8 @@ def run_stage(job: Job, planned: PlannedStage, loaded: nn.Module | None) -> nn.M
     probe = _probe(job, planned, model)
     gathered = _gathered(done.session, module, probe)
     done.session.close()
-    if runtime.leads:
+    if job.runtime.leads:
         _save_and_verify(job, planned, module, model, initial, probe, gathered)
-    runtime.accelerator.wait_for_everyone()
-    return module
 
 
 def _training(job: Job, planned: PlannedStage, module: nn.Module) -> Training:
@@ -143,11 +164,18 @@ def _training(job: Job, planned: PlannedStage, module: nn.Module) -> Training:
         collate=batches,
         runtime=job.runtime,
         watcher=job.reporter,
-        checkpoints=job.layout.checkpoints(name),
-        fingerprint=plan.fingerprint,
+        place=Place(
+            stage=name,
+            checkpoints=job.layout.checkpoints(name),
+            ledger=job.layout.ledger(name),
+            replay=job.layout.replay(name),
+            key=resume_key(plan),
+        ),
         seed=plan.seed,
         streams=streams,
         new_head=plan.facts.head_is_new or planned.stage.head.kind == "pooled",
+        stops=job.life.stops,
+        pulse=job.life.pulse,
     )
 
 

@@ -58,8 +58,10 @@ class Fsdp2:
     def step(self) -> float:
         parameters = list(trainable(self.module).values())
         norm = nn.utils.clip_grad_norm_(parameters, self._max_grad_norm or math.inf)
-        self.optimizer.step()
-        return float(_full(norm))
+        whole = float(_full(norm))
+        if math.isfinite(whole):
+            self.optimizer.step()
+        return whole
 
     def zero_grad(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)

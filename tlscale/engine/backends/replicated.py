@@ -43,7 +43,8 @@ class Replicated:
     def step(self) -> float:
         parameters = list(trainable(self.module).values())
         norm = self._accelerator.clip_grad_norm_(parameters, self._max_grad_norm or math.inf)
-        self._prepared.step()
+        if math.isfinite(float(norm)) or self._accelerator.scaler is not None:
+            self._prepared.step()
         return float(norm)
 
     def zero_grad(self) -> None:

@@ -77,4 +77,10 @@ CLASHES: tuple[Clash, ...] = (
         "a head over pooled features is kept whole on each process",
         "set hardware.sharding to none, zero1 or zero2",
     ),
+    Clash(
+        "train.on_nonfinite",
+        lambda c: _is_zero(c) and c.stage is not None and c.stage.safety.on_nonfinite == "skip",
+        "ZeRO updates its weights before the whole gradient is known",
+        "set train.on_nonfinite to stop, or hardware.sharding to fsdp2 or none",
+    ),
 )

@@ -10,7 +10,7 @@ from tlscale.errors import PlanError
 from tlscale.planning import device
 from tlscale.planning.batch import choose
 from tlscale.planning.types import Batch
-from tlscale.recipe.types import Train
+from tlscale.recipe.train import Train
 
 
 def upto(rows: int):  # type: ignore[no-untyped-def]

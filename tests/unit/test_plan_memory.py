@@ -11,7 +11,8 @@ from tlscale.planning import memory
 from tlscale.planning.adapters import adapter_size
 from tlscale.planning.strategy import FREEZE_ALL, TRAIN_ALL, TRAIN_HEAD, Context, stage
 from tlscale.planning.types import Adapter, Batch, Facts, Head, ParamRule, World
-from tlscale.recipe.types import Model, Recipe, Train
+from tlscale.recipe.train import Train
+from tlscale.recipe.types import Model, Recipe
 
 LORA = Adapter(peft_type="LORA", fields={"r": 4, "target_modules": "all-linear"})
 CPU = World(device="cpu", processes=1, dtype="float32", memory_per_device=None)

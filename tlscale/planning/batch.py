@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tlscale.errors import PlanError
 from tlscale.planning.types import Batch
-from tlscale.recipe.types import Train
+from tlscale.recipe.train import Train
 
 ROWS_PER_STEP = 32
 

@@ -29,7 +29,8 @@ from tlscale.planning.types import (
     World,
 )
 from tlscale.recipe.load import strategy_options
-from tlscale.recipe.types import Recipe, Source, Train
+from tlscale.recipe.train import Train
+from tlscale.recipe.types import Recipe, Source
 from tlscale.sources import survey
 
 CLASSIFICATION = ("sequence-classification", "image-classification")

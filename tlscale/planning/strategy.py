@@ -11,7 +11,8 @@ from pydantic import JsonValue
 from tlscale.planning.types import Budget, Facts, Head, ParamRule, Safety, Schedule, Stage, Term, Update
 from tlscale.recipe.base import Frozen
 from tlscale.recipe.objective import Objective
-from tlscale.recipe.types import Recipe, Train
+from tlscale.recipe.train import Train
+from tlscale.recipe.types import Recipe
 
 TRAIN_ALL = ParamRule(pattern=".*", lr_scale=1.0)
 FREEZE_ALL = ParamRule(pattern=".*", lr_scale=None)

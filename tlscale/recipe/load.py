@@ -16,7 +16,8 @@ from tlscale.recipe.base import Frozen
 from tlscale.recipe.parse import apply_overrides, parse_yaml
 from tlscale.recipe.paths import expand, file_problems, missing_file
 from tlscale.recipe.problems import problems_of, shown
-from tlscale.recipe.types import Recipe, Train
+from tlscale.recipe.train import Train
+from tlscale.recipe.types import Recipe
 
 
 def load_recipe(

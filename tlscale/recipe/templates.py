@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlscale.recipe.evaluate import Evaluate
-from tlscale.recipe.types import Data, Model, Recipe, Source, Train
+from tlscale.recipe.train import Train
+from tlscale.recipe.types import Data, Model, Recipe, Source
 
 
 @dataclass(frozen=True)

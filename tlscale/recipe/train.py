@@ -1,0 +1,87 @@
+"""What a recipe says of training, in the words of transformers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from tlscale.recipe.base import Fraction, Frozen, Positive
+from tlscale.recipe.objective import Objective
+
+
+class Train(Frozen):
+    """Optimization, in the words of transformers' TrainingArguments."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = Field(2e-4, description="Peak learning rate.")
+    num_train_epochs: Annotated[float, Field(gt=0)] = Field(
+        3.0, description="Passes over the training rows."
+    )
+    max_steps: Positive | None = Field(None, description="Optimizer steps; overrides epochs.")
+    train_batch_size: Positive | None = Field(
+        None, description="Rows per optimizer step over all devices; 32 unless told."
+    )
+    per_device_train_batch_size: Positive | Literal["auto"] = Field(
+        "auto", description="Rows per device and forward pass; auto: as many as fit."
+    )
+    gradient_accumulation_steps: Positive | Literal["auto"] = Field(
+        "auto", description="Forward passes per optimizer step; auto: what train_batch_size needs."
+    )
+    per_device_eval_batch_size: Positive = Field(32, description="Rows per forward pass in evaluation.")
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "slanted_triangular"] = Field(
+        "cosine", description="Shape of the learning rate after warm-up."
+    )
+    warmup_ratio: Fraction = Field(0.03, description="Share of the steps spent warming up.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="Decoupled weight decay; never on biases and norms."
+    )
+    adam_beta1: Fraction = Field(0.9, description="AdamW's first moment decay.")
+    adam_beta2: Fraction = Field(0.999, description="AdamW's second moment decay.")
+    max_grad_norm: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="Gradient norm limit; 0 switches clipping off."
+    )
+    group_by_length: bool = Field(
+        False, description="Batches of rows of like length: less padding, and less random batches."
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass: less memory, more time."
+    )
+    eval_steps: Positive | None = Field(
+        None, description="Steps between evaluations on the validation rows."
+    )
+    save_steps: Positive | None = Field(None, description="Steps between checkpoints.")
+    keep_checkpoints: Positive = Field(
+        2,
+        description="How many of the newest checkpoints are kept, besides the best weights.",
+    )
+    async_save: bool = Field(
+        False, description="Write checkpoints in the background, from a copy in the machine's memory."
+    )
+    on_save_failure: Literal["stop", "continue"] = Field(
+        "stop", description="What a checkpoint that can't be written means; the ones before it stay whole."
+    )
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        "stop", description="What a loss or gradient that is no finite number means; kept for replay."
+    )
+    max_skipped_steps: Positive = Field(
+        10, description="With on_nonfinite: skip, the most steps that may be skipped in a stage."
+    )
+    hang_timeout: Annotated[float, Field(ge=0)] = Field(
+        60.0, description="Seconds without a sign of life after which a run is ended; 0 waits for ever."
+    )
+    logging_steps: Positive = Field(10, description="Steps between logged losses.")
+    early_stopping_patience: Positive | None = Field(
+        None, description="Stop after so many evaluations without a better validation loss."
+    )
+    objective: Objective = Field(
+        default_factory=lambda: Objective(), description="What is optimized besides the task's own loss."
+    )
+    report_to: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = Field(
+        (), description="Experiment trackers that get the logged values."
+    )
+
+    @model_validator(mode="after")
+    def _patience_needs_evaluations(self) -> Train:
+        if self.early_stopping_patience is not None and self.eval_steps is None:
+            raise ValueError("early_stopping_patience needs eval_steps")
+        return self

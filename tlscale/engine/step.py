@@ -112,9 +112,8 @@ def optimize(
         return Stepped(loss_value, math.nan)
     forget_resting(session.optimizer)
     norm = session.step()
-    # loss scaling for float16 overflows now and then, leaves the step out and scales less
-    scales = bool(session.scaler_state())
-    return Stepped(loss_value, norm, updated=scales or math.isfinite(norm))
+    # loss scaling, where there is any, overflows now and then, leaves the step out and scales less
+    return Stepped(loss_value, norm, bool(session.scaler_state()) or math.isfinite(norm))
 
 
 def _batches(rows: Sequence[Example], beside: Beside, index: int, collate: Collate) -> Batches:

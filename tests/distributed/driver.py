@@ -33,16 +33,16 @@ def main(cases: Path, out: Path) -> None:
     for written in json.loads(cases.read_text()):
         try:
             plan = compile_plan(Recipe.model_validate_json(json.dumps(written)))
-            if runtime is None:
-                runtime = runtimes.start(plan, out / "trackers")
+        except PlanError as error:
+            found: dict[str, Any] = {"error": str(error)}
+        else:
+            runtime = runtime or runtimes.start(plan, out / "trackers")
             runtime = replace(runtime, planned=plan.world)
             layout = RunLayout(out / plan.recipe.name)
             job, _ = _start(plan, layout, runtime)
             set_seed(plan.seed)
             run_stage(job, plan.stages[0], _fresh_base(plan))
-            found: dict[str, Any] = {"losses": losses(layout), "verified": verified(layout)}
-        except PlanError as error:
-            found = {"error": str(error)}
+            found = {"losses": losses(layout), "verified": verified(layout)}
         if os.environ.get("RANK", "0") == "0":
             append_line(out / "results.jsonl", {"name": written["name"], **found})
 

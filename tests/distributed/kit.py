@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,8 @@ from safetensors.torch import load_file
 from tlscale.launching.local import ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 600
+SECONDS = 1800
+GRACE = 60
 LAUNCHER = (
     *("accelerate.commands.launch", "--num_machines", "1", "--main_process_port", "0", "--multi_gpu"),
     *("--mixed_precision", "no", "--dynamo_backend", "no"),
@@ -38,6 +38,7 @@ class Outcome:
     losses: tuple[float, ...]
     verified: Mapping[str, Any]
     error: str
+    refused: bool
     folder: Path
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -48,7 +49,7 @@ class Outcome:
         return found
 
 
-def recipe(name: str, model: Path, rows: Path, *, method: str = "lora", **parts: Any) -> dict[str, Any]:
+def recipe(name: str, model: Path, rows: Path, /, *, method: str = "lora", **parts: Any) -> dict[str, Any]:
     """A short causal language model recipe: 20 steps of 16 rows, unless `parts` say otherwise."""
     columns = {"path": str(rows), "prompt": "prompt", "completion": "completion"}
     strategy: dict[str, Any] = {"kind": "full"}
@@ -81,9 +82,12 @@ def run(cases: Sequence[Mapping[str, Any]], folder: Path, *, processes: int) -> 
         )
         try:
             process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            print(f"\nstopped after {SECONDS} s", file=log)
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+            # asked kindly, the launcher takes its processes along, which have sessions of their own
+            process.terminate()
+            process.wait(GRACE)
     results = folder / "results.jsonl"
     rows = [json.loads(line) for line in results.read_text().splitlines()] if results.is_file() else []
     found = {row["name"]: row for row in rows}
@@ -94,6 +98,7 @@ def run(cases: Sequence[Mapping[str, Any]], folder: Path, *, processes: int) -> 
             tuple(found.get(case["name"], {}).get("losses", ())),
             found.get(case["name"], {}).get("verified", {}),
             found.get(case["name"], {"error": f"ended before its result; log: {tail}"}).get("error", ""),
+            bool(found.get(case["name"], {}).get("error")),
             folder / case["name"],
         )
         for case in cases

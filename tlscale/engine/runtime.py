@@ -8,7 +8,8 @@ import os
 import resource
 import signal
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import gather_object, set_seed
 
+from tlscale.engine import launched
 from tlscale.errors import PlanError, TlscaleError
 from tlscale.planning.types import Plan, World
 
@@ -32,6 +34,7 @@ class Runtime:
     rank: int
     world: int
     planned: World
+    deepspeed: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def leads(self) -> bool:
@@ -71,19 +74,24 @@ def start(plan: Plan, trackers: Path) -> Runtime:
             give another result than the one asked for.
     """
     on_cpu = plan.world.device == "cpu"
-    expected = plan.world.processes
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    asked = launched.read(os.environ)
+    contradiction = launched.contradiction(asked, plan.world)
+    if contradiction:
+        raise TlscaleError(contradiction)
     if not on_cpu and not torch.cuda.is_available():
         raise TlscaleError(
             "the plan is for a GPU, but torch sees none; make a new run with hardware.device=cpu"
         )
-    if launched > 1:
+    if asked.processes > 1:
         _end_with_parent()
     _import_trackers(plan.recipe.train.report_to)
     if plan.world.sharding.startswith("zero"):
         # DeepSpeed compiles a part of itself with ninja, which is installed beside this Python
         os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    handlers = [InitProcessGroupKwargs(backend="gloo")] if on_cpu and launched > 1 else []
+    # the plan's sharding is done here; Accelerate only brings the processes together
+    for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"):
+        os.environ.pop(name, None)
+    handlers = [InitProcessGroupKwargs(backend="gloo")] if on_cpu and asked.processes > 1 else []
     accelerator = Accelerator(
         cpu=on_cpu,
         mixed_precision={"bfloat16": "bf16", "float16": "fp16"}.get(plan.world.dtype, "no"),
@@ -93,13 +101,35 @@ def start(plan: Plan, trackers: Path) -> Runtime:
         kwargs_handlers=handlers,
     )
     live = accelerator.num_processes
-    if not live == launched == expected:
+    if live != asked.processes:
         raise TlscaleError(
-            f"the plan is for {expected} process(es), but {launched} were launched and {live} joined; "
-            f"launch as many as planned, or plan anew with hardware.processes={launched}"
+            f"{asked.processes} processes were launched, but this one sees {live}: each would train alone; "
+            "on a CPU launch with --multi_gpu and ACCELERATE_USE_CPU=true"
         )
     set_seed(plan.seed)
-    return Runtime(accelerator, accelerator.device, accelerator.process_index, live, plan.world)
+    return Runtime(
+        accelerator, accelerator.device, accelerator.process_index, live, plan.world, asked.deepspeed
+    )
+
+
+def asked_by_launcher() -> launched.Launched:
+    """What the launcher of this process was told; alone, one process."""
+    if "MASTER_ADDR" in os.environ and "RANK" not in os.environ and "SLURM_JOB_ID" not in os.environ:
+        raise TlscaleError(
+            "the launcher was told of several machines or processes, but gave this one no rank: each would "
+            "train alone; on a CPU launch with --multi_gpu and ACCELERATE_USE_CPU=true"
+        )
+    return launched.read(os.environ)
+
+
+def leads() -> bool:
+    """Whether this process is the first of all, before they have met."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def environment() -> dict[str, str]:
+    """For `${NAME}` in a recipe's paths."""
+    return dict(os.environ)
 
 
 def secret(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""`python -m tlscale.worker RUN_DIR`, by hand, by `accelerate launch` or by Slurm.
+"""`python -m tlscale.worker RUN_DIR_OR_RECIPE`, by hand, by `accelerate launch` or by Slurm.
 
 Exit codes are those of `tlscale`; what became of the run also stands in the marker files DONE, FAILED and
 STOPPED, because launchers don't pass exit codes on.
@@ -39,12 +39,17 @@ CHOICES = (
 def main(argv: list[str] | None = None) -> int:
     """Runs one action on a run directory; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tlscale.worker", description=__doc__)
-    parser.add_argument("run_dir", type=Path, help="a run directory with a plan.json in it")
+    parser.add_argument("run_dir", type=Path, help="a run directory with a plan.json in it, or a recipe")
+    parser.add_argument("overrides", nargs="*", help="key=value over the recipe")
     parser.add_argument("--action", choices=CHOICES, default="train")
     parser.add_argument("--request", help="what the action needs to know, as one JSON object")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     arguments = parser.parse_args(argv)
-    layout = RunLayout(arguments.run_dir)
+    try:
+        layout = _layout(arguments)
+    except TlscaleError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return int(error.exit_code)
     trains = arguments.action == "train"
     stops = Stops(lambda name: _mark(layout, Stopped(f"a second signal, {name}")))
     try:
@@ -68,6 +73,15 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         return INTERRUPTED
     return int(ExitCode.OK)
+
+
+def _layout(arguments: argparse.Namespace) -> RunLayout:
+    given: Path = arguments.run_dir
+    if given.is_dir() and not arguments.overrides:
+        return RunLayout(given)
+    from tlscale.worker.recipes import run_directory
+
+    return run_directory(given, arguments.overrides)
 
 
 def _act(arguments: argparse.Namespace, layout: RunLayout, stops: Stops) -> None:

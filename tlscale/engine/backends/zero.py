@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from tlscale.engine import launched
 from tlscale.engine.backend import MakeOptimizer, OptimizerState, put, statistics, trainable
 from tlscale.engine.runtime import Runtime
 from tlscale.errors import PlanError
@@ -30,12 +31,10 @@ NEVER = 2**31
 COMPILING = ("c++", "ninja")
 
 
-def settings(world: World, *, micro: int, hidden_size: int, max_grad_norm: float) -> dict[str, Any]:
-    """DeepSpeed's configuration for a stage; it also stands in the run's events."""
+def settings(world: World, *, micro: int, max_grad_norm: float) -> dict[str, Any]:
+    """What the plan decides of DeepSpeed's configuration for a stage."""
     stage = int(world.sharding.removeprefix("zero"))
-    sharing: dict[str, Any] = {"stage": stage, "overlap_comm": world.device == "cuda"}
-    if stage == 3:
-        sharing["stage3_param_persistence_threshold"] = KEPT_WHOLE * hidden_size
+    sharing: dict[str, Any] = {"stage": stage}
     pinned = world.device == "cuda"
     if world.offload != "none":
         sharing["offload_optimizer"] = {"device": "cpu", "pin_memory": pinned}
@@ -65,12 +64,14 @@ class Zero:
         deepspeed = _deepspeed(runtime.planned)
         self._plain, self._runtime = module, runtime
         self.sharded = runtime.planned.sharding == "zero3"
-        config = settings(
+        decided = settings(
             runtime.planned,
             micro=planned.batch.micro,
-            hidden_size=getattr(transformers_model(module).config, "hidden_size", 0),
             max_grad_norm=planned.stage.update.max_grad_norm,
         )
+        config = launched.merged(decided, runtime.deepspeed)
+        width = getattr(transformers_model(module).config, "hidden_size", 0)
+        config["zero_optimization"].setdefault("stage3_param_persistence_threshold", KEPT_WHOLE * width)
         if self.sharded:
             # piece by piece, so that no device ever holds the whole
             deepspeed.zero.Init(module=module, config_dict_or_path=config)

@@ -2,6 +2,8 @@
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+# Test files run side by side on so many processes; a file stays on one of them.
+WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -40,7 +42,7 @@ quickstart: $(VENV)/.installed
 	HF_HUB_OFFLINE=1 $(BIN)/tlscale run configs/quickstart.yaml
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # The linters read the tests too, so both extras are there.
 check: $(VENV)/.installed-test $(VENV)/.installed-dev

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import TypeAlias
 
-from tlscale.cli import cluster
+from tlscale.cli import cluster, sharing
 from tlscale.errors import INTERRUPTED, ExitCode, TlscaleError, UsageError
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -107,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
     _use(commands)
     _ledger(commands)
     cluster.add(commands, _command, _recipe_command)
-    _push(commands)
+    sharing.add(commands, _command)
     _about(commands)
     return top
 
@@ -206,25 +206,6 @@ def _use(commands: Commands) -> None:
     made.add_argument("--column", metavar="NAME", help="its column; by default the recipe's")
     made.add_argument("--max-new-tokens", type=_positive, metavar="N", help="longest continuation")
     made.add_argument("--json", action="store_true", help="print one JSON object for each input")
-
-
-def _push(commands: Commands) -> None:
-    made = _command(commands, "push", "publish a finished run on the Hub, verified there first", "publish")
-    made.add_argument("run_dir", metavar="RUN", help="a run directory")
-    made.add_argument("--to", metavar="ORG/NAME", help="the model's id on the Hub; by default the recipe's")
-    who = made.add_mutually_exclusive_group()
-    who.add_argument(
-        "--private", action="store_true", default=None, help="only its owners see it (default)"
-    )
-    who.add_argument("--public", dest="private", action="store_false", help="everybody sees it")
-    made.add_argument("--license", metavar="NAME", help="the result's licence, by the Hub's name")
-    made.add_argument("--base", metavar="ORG/NAME", help="where a base from a folder is on the Hub")
-    made.add_argument("--merged", action="store_true", help="base and adapter as one checkpoint")
-    made.add_argument("--gguf-ready", action="store_true", help="merged, and checked to convert to GGUF")
-    made.add_argument(
-        "--despite-verdict", metavar="REASON", help="publish anyway; the reason is on the card"
-    )
-    made.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _ledger(commands: Commands) -> None:

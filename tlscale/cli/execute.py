@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     for spec in specs:
         prepare(spec, Path(arguments.recipe), changed=arguments.resume_changed)
         for single in (*spec.arms, spec):
-            _train(single, quiet=arguments.json)
+            train(single, quiet=arguments.json)
     root = Path(recipe.output_dir or f"runs/{recipe.name}")
     verdict = conclude(root)
     if arguments.json:
@@ -62,7 +62,12 @@ def _publish(spec: RunSpec, *, quiet: bool) -> dict[str, object]:
     return {} if asked is None else {"published": publish_run(spec.layout, asked, quiet=quiet)}
 
 
-def _train(spec: RunSpec, *, quiet: bool) -> None:
+def train(spec: RunSpec, *, quiet: bool) -> None:
+    """Runs one plan to its end.
+
+    Raises:
+        WorkerFailed: it did not get there.
+    """
     if not quiet:
         print(f"plan      {headline(spec.plan)}   {spec.layout.plan}", flush=True)
         for note in spec.plan.notes:

@@ -81,6 +81,7 @@ def assemble(found: Candidate, options: Options, hub: Hub, prepare: Prepare) -> 
         "tlscale": __version__,
         "kind": manifest["kind"],
         "plan": plan.fingerprint,
+        "data": {part.role: part.sha256 for part in data if part.sha256 is not None},
         "files": {name: one.sha256 for name, one in digests(folder).items()},
     }
     write_json(folder / RECORD, record)

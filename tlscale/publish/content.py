@@ -111,11 +111,12 @@ def public_plan(plan: Plan, base: Base) -> Plan:
     Only what decides the result is kept of the recipe: where it ran and where it went is nobody's affair.
     """
     raw = json.loads(plan.model_dump_json())
-    recipe = json.loads(plan.recipe.model_dump_json(exclude_unset=True))
+    recipe = json.loads(plan.recipe.model_dump_json(exclude_defaults=True))
     recipe = {key: recipe[key] for key in SHARED if key in recipe}
     recipe["model"] |= {"model_name_or_path": base.name, "revision": base.commit}
     recipe["seed"] = plan.seed
-    recipe.get("evaluate", {}).pop("against_runs", None)
+    for key in ("against_runs", "predictor", "predictor_options"):
+        recipe.get("evaluate", {}).pop(key, None)
     raw |= {"recipe": recipe, "notes": []}
     raw["facts"] |= {"model": base.name, "commit": base.commit, "folder": ""}
     made = Plan.model_validate_json(json.dumps(_nameless(raw)))
@@ -141,7 +142,7 @@ def _name(path: str) -> str:
 def write_records(folder: Path, layout: RunLayout, plan: Plan, verdict: Mapping[str, Any] | None) -> None:
     """Plan, recipe, verdict and scores."""
     write_text(folder / "plan.json", plan.model_dump_json(indent=1) + "\n")
-    recipe = plan.recipe.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    recipe = plan.recipe.model_dump(mode="json", exclude_defaults=True)
     text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=100)
     write_text(folder / "recipe.yaml", text)
     if verdict is not None:

@@ -158,7 +158,7 @@ def _config(path: Path, largest: int) -> Iterator[str]:
     rest = {
         key: value for key, value in said.items() if key not in ("base_model_name_or_path", "auto_mapping")
     }
-    for where, value in _leaves(rest):
+    for where, value in leaves(rest):
         yield from _leaf(path.name, where, value, largest)
 
 
@@ -184,14 +184,15 @@ def _leaf(name: str, where: str, value: Any, largest: int) -> Iterator[str]:
         yield f"{name}: {where} is {value:,}, and no tensor in the file has a side so long"
 
 
-def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key and every plain value of nested mappings and lists, with its path."""
     if isinstance(value, dict):
         for key, one in value.items():
             yield f"{where}.{key}".lstrip("."), str(key)
-            yield from _leaves(one, f"{where}.{key}".lstrip("."))
+            yield from leaves(one, f"{where}.{key}".lstrip("."))
     elif isinstance(value, list):
         for one in value:
-            yield from _leaves(one, where)
+            yield from leaves(one, where)
     else:
         yield where, value
 
@@ -237,7 +238,7 @@ def _model(path: Path, largest: int) -> Iterator[str]:
     for field in ("auto_map", "trust_remote_code", "custom_pipelines"):
         if said.get(field):
             yield f"{path.name}: {field} asks for Python code from the repository, and none is run"
-    for where, value in _leaves(said):
+    for where, value in leaves(said):
         if isinstance(value, str) and where != "_name_or_path" and PLACE.search(value):
             yield f"{path.name}: {where} names a place, {value!r:.80}"
         elif isinstance(value, int) and not isinstance(value, bool) and abs(value) > max(largest, 1 << 31):

@@ -15,6 +15,7 @@ from tlscale.errors import PlanError, VerificationError
 from tlscale.evaluation.types import Measurement
 from tlscale.models.load import load_base, load_processor
 from tlscale.models.verify import verify
+from tlscale.planning.summary import facts_of
 from tlscale.planning.types import Plan
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import exclusive, read_lines, write_json, write_text
@@ -96,6 +97,10 @@ def _train(plan: Plan, layout: RunLayout, job: Job, judge: Judge) -> None:
         _say_scores(job.reporter, "tuned", tuned, base)
         failures += _tasks(job, "tuned", module, last)
     job.reporter.said("done")
+    if plan.recipe.train.report_to:
+        rows = [Measurement.model_validate(row) for row in read_lines(layout.measurements)]
+        scores = {f"{m.suite}/{m.metric}/{m.arm}": m.value for m in rows}
+        job.runtime.accelerator.log(scores, step=sum(planned.steps or 0 for planned in plan.stages))
     job.runtime.accelerator.end_training()
     if job.runtime.leads:
         write_text(layout.done, f"{plan.fingerprint}\n")
@@ -168,7 +173,7 @@ def _start(
 ) -> tuple[Job, Judge]:
     logging_steps = plan.recipe.train.logging_steps
     if plan.recipe.train.report_to:
-        runtime.accelerator.init_trackers(plan.recipe.name)
+        runtime.accelerator.init_trackers(plan.recipe.name, config=facts_of(plan))
 
     def log(values: Mapping[str, float], step: int) -> None:
         runtime.accelerator.log(dict(values), step=step)

@@ -32,7 +32,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-BATCHES = (1, 4, 8, 16, 32)
+BATCHES = (1, 8, 32)
 KILOBYTE = 1024  # the unit of ru_maxrss on Linux
 GATE = 1e-4
 

@@ -86,5 +86,6 @@ def test_the_same_without_python_gives_the_same(folder: Path) -> None:
         for name in ("capitals-yaml", "capitals")
     )
     assert len(declared) == 6
-    assert coded == {where: declared[where] for where in coded}
+    # other items beside them, so other rounding
+    assert all(coded[where] == pytest.approx(declared[where], abs=1e-4) for where in coded)
     assert len(coded) == 3

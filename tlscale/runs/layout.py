@@ -111,6 +111,11 @@ class RunLayout:
         """Per-example outcomes of one evaluation, one JSON object a line."""
         return self.root / "outcomes" / f"{arm}-{suite}.jsonl"
 
+    @property
+    def answers(self) -> Path:
+        """What a language model answered so far, for evaluations that were killed to go on from."""
+        return self.root / "answers"
+
     def log(self, rank: int) -> Path:
         return self.root / "logs" / f"rank-{rank}.log"
 

@@ -18,6 +18,7 @@ from tlscale import plugins
 from tlscale.engine import runtime as runtimes
 from tlscale.errors import PlanError, TlscaleError
 from tlscale.evaluation.predictors.setup import Setup
+from tlscale.evaluation.scoring.progress import Bar, silent
 from tlscale.evaluation.tasks.find import expanded, find
 from tlscale.evaluation.tasks.prepare import Setting, prepare, suite_name
 from tlscale.evaluation.tasks.prompt import Message, Render
@@ -192,6 +193,8 @@ def _predictor(job: Job, asked: Evaluate, module: nn.Module | None) -> Predictor
         options=asked.predictor_options,
         secret=runtimes.secret,
         say=job.reporter.warn,
+        journal=job.layout.answers,
+        progress=Bar() if job.runtime.leads else silent,
     )
     made: Predictor = plugins.load("tlscale.predictors", name)(setup)
     return made

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tlscale.errors import UsageError
 from tlscale.evaluation.predictors.setup import Setup
 from tlscale.evaluation.requests import Request, Result, Scorer
-from tlscale.evaluation.scoring.naive import NaiveScorer
+from tlscale.evaluation.scoring.scorer import ModelScorer
 from tlscale.evaluation.tasks.prepare import Prepared
 from tlscale.evaluation.tasks.run import Answers
 from tlscale.models.load import load_base, load_processor
@@ -60,5 +61,16 @@ def language(setup: Setup) -> LanguagePredictor:
         module.to(setup.device)
     module.eval()
     tokenizer = setup.processor or load_processor(setup.model, setup.facts)
-    scorer = NaiveScorer(module, tokenizer, max_length=setup.max_length, size=setup.size)
+    budget = setup.options.get("budget")
+    if not (budget is None or (type(budget) is int and budget > 0)):
+        raise UsageError(f"evaluate.predictor_options.budget: {budget!r} is not a number of tokens above 0")
+    scorer = ModelScorer(
+        module,
+        tokenizer,
+        length=setup.max_length,
+        budget=budget,
+        journal=setup.journal,
+        note=setup.say,
+        progress=setup.progress,
+    )
     return LanguagePredictor(scorer)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import JsonValue
 from torch import nn
 
+from tlscale.evaluation.scoring.progress import Progress, silent
 from tlscale.planning.types import Facts, World
 from tlscale.recipe.types import Model
 
@@ -31,6 +33,8 @@ class Setup:
         options: Of the predictor itself, such as an endpoint's timeout.
         secret: Gives the value of an environment variable that holds a key.
         say: Tells the user something.
+        journal: Folder for answers as they come, to go on from after a kill.
+        progress: Is told after every pass.
     """
 
     model: Model
@@ -45,3 +49,5 @@ class Setup:
     options: Mapping[str, JsonValue] = field(default_factory=dict)
     secret: Callable[[str], str | None] = lambda name: None
     say: Callable[[str], None] = lambda text: None
+    journal: Path | None = None
+    progress: Callable[[Progress], None] = silent

@@ -19,7 +19,8 @@ from torch import nn
 from tlscale.evaluation.scoring.encode import Path
 from tlscale.runs.record import append_line, read_lines, write_lines
 
-SAMPLED = 16  # values of every tensor that go into a model's digest
+SAMPLED = 16  # values of every tensor that go into a model's digest as they are
+WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ class Journal:
 
 
 def digest_of(module: nn.Module, paths: Iterable[Path], *settings: object) -> str:
-    """16 hex digits that change with the questions, the settings, and any retrained weight.
+    """16 hex digits that change with the questions, the settings, and any weight.
 
-    Of each tensor only its name, shape and first values are read, so that large models cost nothing.
+    Of each tensor its name, shape, first values and the sum of its bytes' words are taken: one reading.
     """
     sha = hashlib.sha256(repr(settings).encode())
     for path in paths:
@@ -61,15 +62,17 @@ def digest_of(module: nn.Module, paths: Iterable[Path], *settings: object) -> st
             sha.update(part.tobytes())
     for name, tensor in module.state_dict().items():
         sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        sha.update(_first(tensor))
+        sha.update(_digest(tensor))
     return sha.hexdigest()[:16]
 
 
-def _first(tensor: Any) -> bytes:
+def _digest(tensor: Any) -> bytes:
     if not isinstance(tensor, torch.Tensor) or not tensor.numel():
         return b""
-    few = tensor.detach().reshape(-1)[:SAMPLED].to("cpu")
-    return few.contiguous().view(torch.uint8).numpy().tobytes()
+    flat = tensor.detach().reshape(-1)
+    words = flat.view(WORDS[flat.element_size()]) if flat.element_size() in WORDS else flat
+    few = flat[:SAMPLED].to("cpu").contiguous().view(torch.uint8).numpy().tobytes()
+    return few + str(int(words.sum(dtype=torch.int64))).encode()
 
 
 def merged(rows: Sequence[dict[str, Any]], key: str) -> dict[int, dict[str, Any]]:

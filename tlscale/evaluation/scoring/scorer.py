@@ -27,6 +27,7 @@ from tlscale.evaluation.scoring.encode import Cutter, Path, context_length
 from tlscale.evaluation.scoring.executor import Executor
 from tlscale.evaluation.scoring.generate import Generator, Prompt
 from tlscale.evaluation.scoring.journal import Journal, digest_of, merged
+from tlscale.evaluation.scoring.progress import Progress, silent
 from tlscale.evaluation.scoring.schedule import arrange, shares
 
 
@@ -37,20 +38,6 @@ class Share:
     rank: int = 0
     world: int = 1
     collect: Callable[[list[Any]], list[Any]] = list
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far this process is: tokens computed of those it will compute, and requests answered of all."""
-
-    tokens: int
-    of_tokens: int
-    requests: int
-    of_requests: int
-
-
-def silent(_: object) -> None:
-    """Tells nobody."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +54,7 @@ class ModelScorer:
     Args:
         module: The model, an adapter or a quantized one included, in evaluation mode and on its device.
         tokenizer: Its tokenizer.
+        length: Tokens of the model's context; None for what its configuration says.
         budget: Tokens of one pass; None for what suits the device. It changes the speed, not results.
         share: This process among others; all of them must be given the same requests.
         journal: A folder for answers as they come; the same requests on the same model go on from there.
@@ -79,6 +67,7 @@ class ModelScorer:
         module: nn.Module,
         tokenizer: Any,
         *,
+        length: int | None = None,
         budget: int | None = None,
         share: Share | None = None,
         journal: File | None = None,
@@ -92,7 +81,8 @@ class ModelScorer:
         self._share = share or Share()
         self._folder = journal
         self._note, self._progress = note, progress
-        self.cutter = Cutter(tokenizer, context_length(module.config, tokenizer), self._two_sided)
+        length = length or context_length(module.config, tokenizer)
+        self.cutter = Cutter(tokenizer, length, self._two_sided)
 
     def overflow(self, requests: Sequence[Request]) -> tuple[int, ...]:
         """How many tokens each request's context is too long for the model; 0 where it fits."""
@@ -146,6 +136,7 @@ class ModelScorer:
         todo = executor.needed(mine)
         total, done = sum(executor.costs[i] for i in todo), 0
         made = []
+        self._progress(Progress(0, total, tally.answered, len(book.of_request)))
         for index in todo:
             answered = executor.run(index).per_path()
             done += executor.costs[index]
@@ -182,6 +173,7 @@ class ModelScorer:
             if at not in known
         ]
         made = []
+        self._progress(Progress(0, len(prompts), len(known), len(asked)))
         for at, text, tokens in Generator(self._module, self.cutter, self._budget, self._note).run(prompts):
             if journal:
                 journal.write({"generated": at, "text": text, "tokens": tokens})

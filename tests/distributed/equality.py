@@ -39,7 +39,7 @@ class Line:
 
 
 def lines(folder: Path) -> list[Line]:
-    """Every line: backends by adapters, and accumulation."""
+    """Every line: backends by adapters, accumulation, and pairs, whose loss needs the whole batch."""
     model, rows = tiny.llama(folder / "llama"), tiny.sentences(folder / "rows.jsonl", ROWS)
 
     def case(name: str, method: str, **parts: Any) -> dict[str, Any]:
@@ -60,6 +60,17 @@ def lines(folder: Path) -> list[Line]:
         )
         for name in SHARDINGS
     ]  # fmt: skip
+    encoder = tiny.bert(folder / "bert")
+
+    def pairs(name: str, **hardware: Any) -> dict[str, Any]:
+        made = kit.recipe(f"{name}-pairs", encoder, rows, hardware=hardware)
+        columns = {"path": str(rows), "anchor": "anchor", "positive": "positive"}
+        made["model"]["task"] = "sentence-embedding"
+        made["data"] = {"train": columns, "test": columns, "max_length": 32}
+        return made
+
+    alone.append(pairs("one"))
+    shared += [pairs(name, processes=2, sharding=name) for name in ("none", "zero2", "fsdp2")]
     one = kit.run(alone, folder / "one", processes=1)
     two = kit.run(shared, folder / "two", processes=2)
     found = {**one, **two}

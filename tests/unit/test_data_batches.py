@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -104,13 +105,54 @@ def test_grouping_by_length_pads_less_and_keeps_every_example_once() -> None:
     lengths = [generator.choice((5, 20, 80)) for _ in range(203)]
     shape = {"micro": 4, "accumulation": 2, "world": 1, "rank": 0, "seed": 1, "epoch": 0}
     plain = batches(203, **shape)
-    grouped = batches(203, **shape, lengths=lengths)
+    grouped = batches(203, **shape, lengths=lengths, grouped=True)
     assert sorted(i for step in grouped for micro in step for i in micro) == list(range(203))
     assert [sum(map(len, step)) for step in grouped] == [8] * 25 + [3]
-    assert grouped == batches(203, **shape, lengths=lengths)
-    assert grouped != batches(203, **{**shape, "epoch": 1}, lengths=lengths)
+    assert grouped == batches(203, **shape, lengths=lengths, grouped=True)
+    assert grouped != batches(203, **{**shape, "epoch": 1}, lengths=lengths, grouped=True)
 
     def padded(steps: list[list[list[int]]]) -> int:
         return sum(len(m) * max(lengths[i] for i in m) for step in steps for m in step if m)
 
     assert padded(grouped) < 1.1 * sum(lengths) < padded(plain)
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 12, 31])
+@pytest.mark.parametrize("shape", SPLITS)
+def test_with_lengths_too_every_example_comes_once_and_steps_are_the_same(n: int, shape: Any) -> None:
+    micro, accumulation, world = shape
+    generator = random.Random(n)
+    lengths = [generator.randint(1, 40) for _ in range(n)]
+    common = {"micro": micro, "accumulation": accumulation, "world": world, "seed": 0, "epoch": 0}
+    ranks = [batches(n, **common, rank=rank, lengths=lengths) for rank in range(world)]
+    alone = batches(n, micro=12, accumulation=1, world=1, rank=0, seed=0, epoch=0, lengths=lengths)
+    for s, (whole,) in enumerate(alone):
+        parts = [part for steps in ranks for part in steps[s]]
+        assert len({len(steps[s]) for steps in ranks}) == 1
+        assert sorted(i for part in parts for i in part) == sorted(whole)
+        assert max(map(len, parts)) <= micro
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_ranks_have_about_as_many_tokens_and_the_longest_example_comes_first() -> None:
+    generator = random.Random(3)
+    lengths = [1 + int(generator.lognormvariate(4, 0.7)) for _ in range(400)]
+    lengths[333] = max(lengths) + 1
+    common = {"micro": 4, "accumulation": 4, "world": 4, "seed": 0}
+
+    def worst(epoch: int, given: list[int] | None) -> float:
+        ranks = [batches(400, **common, epoch=epoch, rank=rank, lengths=given) for rank in range(4)]
+        ratios = []
+        for step in zip(*ranks, strict=True):
+            tokens = [sum(lengths[i] for micro in micros for i in micro) for micros in step]
+            ratios.append(max(tokens) / (sum(tokens) / 4))
+        return sum(ratios) / len(ratios)
+
+    # of the epoch's last, short step two ranks have a row more
+    assert worst(0, lengths) < 1.05 < 1.2 < worst(0, None)
+    first = batches(400, **common, epoch=0, rank=0, lengths=lengths)[0][0]
+    assert 333 in first
+    later = batches(400, **common, epoch=1, rank=0, lengths=lengths)
+    assert sorted(len(step) for step in later) == sorted(
+        len(s) for s in batches(400, **common, epoch=0, rank=0, lengths=lengths)
+    )

@@ -53,6 +53,18 @@ def must_fit(made: Plan) -> None:
     raise DoesNotFitError(
         f"does not fit: stage {hungriest.stage.name} is estimated {short / 1e9:.1f} GB over the "
         f"{(made.world.memory_per_device or 0) / 1e9:.1f} GB of a device; largest: {items}. "
-        "Smaller: train.gradient_checkpointing=true, train.per_device_train_batch_size=1, data.max_length, "
-        "model.quantization=nf4 with strategy kind peft; or hardware.memory_per_device=GB if it has more"
+        f"{_smaller(made)}; or hardware.memory_per_device=GB if it has more"
+    )
+
+
+def _smaller(made: Plan) -> str:
+    from tlscale.planning.remedy import smallest_change  # plans again, which only a plan that fails needs
+
+    change = smallest_change(made, happened=False)
+    if change:
+        return f"Smallest change that fits: {change}"
+    return (
+        "No single change is enough. Smaller: train.gradient_checkpointing=true, "
+        "train.per_device_train_batch_size=1, data.max_length, "
+        "model.quantization=nf4 with strategy kind peft"
     )

@@ -19,28 +19,71 @@ def batches(
     seed: int,
     epoch: int,
     lengths: Sequence[int] | None = None,
+    grouped: bool = False,
 ) -> list[list[list[int]]]:
     """The steps of one epoch for `rank`, each `accumulation` micro-batches of example indices.
 
     Over all ranks every example comes exactly once. Step s holds the same examples for every way to
     factor micro x accumulation x world, and every rank has as many steps and micro-batches. All steps
     but the last are full; the last is spread evenly, so its micro-batches may be shorter, or empty.
-    With `lengths`, the examples of a step are about equally long, so that little is padded, and the
-    steps come in random order.
+
+    With `lengths`, examples that pass together on all ranks are about equally long, ranks have about as
+    many tokens, and the step with the longest example is the first of all, so that memory runs out there
+    or nowhere. If `grouped`, whole steps are of examples about equally long, in random order.
     """
     assert 0 <= rank < world, f"rank {rank} of {world}"
     order = list(range(n_examples))
     generator = random.Random(f"epoch {epoch} of seed {seed}")
     generator.shuffle(order)
-    parts = accumulation * world
-    total = micro * parts
-    if lengths is not None:
+    total = micro * accumulation * world
+    if lengths is not None and grouped:
         order = _grouped(order, lengths, total, generator)
-    # as many micro-batches on every rank, and none that is empty on all
-    return [
-        [rows[i * world + rank :: parts] for i in range(accumulation) if i * world < len(rows)]
-        for rows in (order[start : start + total] for start in range(0, n_examples, total))
-    ]
+    steps = [order[start : start + total] for start in range(0, n_examples, total)]
+    if lengths is not None:
+        steps = [sorted(rows, key=lambda index: -lengths[index]) for rows in steps]
+        if epoch == 0:
+            steps = _longest_first(steps, lengths)
+    sizes = [1] * n_examples if lengths is None else lengths
+    return [_shared_out(rows, sizes, accumulation, world)[rank] for rows in steps]
+
+
+def _shared_out(
+    rows: list[int], sizes: Sequence[int], accumulation: int, world: int
+) -> list[list[list[int]]]:
+    """A step's rows, longest first, as micro-batches for each rank, none of them empty on all.
+
+    The rows are cut into runs that pass together. Of every `world` rows of a run, the longest goes to the
+    rank with the fewest tokens so far, the next to the next.
+    """
+    whole, rest = divmod(len(rows), accumulation * world)
+    tokens = [0] * world
+    shares: list[list[list[int]]] = [[] for _ in range(world)]
+    start = 0
+    while start < len(rows):
+        extra = min(world, max(0, rest - world * len(shares[0])))
+        run = rows[start : start + whole * world + extra]
+        start += len(run)
+        for share in shares:
+            share.append([])
+        for at in range(0, len(run), world):
+            needy = sorted(range(world), key=lambda rank: tokens[rank])
+            for rank, row in zip(needy, run[at : at + world], strict=False):
+                shares[rank][-1].append(row)
+                tokens[rank] += sizes[row]
+    return shares
+
+
+def _longest_first(steps: list[list[int]], lengths: Sequence[int]) -> list[list[int]]:
+    """`steps` with the one that holds the longest example exchanged with the first, if both are full."""
+
+    def size(at: int) -> tuple[int, int]:
+        return lengths[steps[at][0]], sum(lengths[index] for index in steps[at])
+
+    full = [at for at, rows in enumerate(steps) if len(rows) == len(steps[0])]
+    if full:
+        most = max(full, key=size)
+        steps[0], steps[most] = steps[most], steps[0]
+    return steps
 
 
 def _grouped(order: list[int], lengths: Sequence[int], total: int, generator: random.Random) -> list[int]:

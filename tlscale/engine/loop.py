@@ -81,8 +81,8 @@ def micro_batches(training: Training, steps: int, done: int) -> Iterator[tuple[i
     The last micro-batches of an epoch may be empty.
     """
     batch, runtime, examples = training.planned.batch, training.runtime, training.examples
-    grouped = training.planned.stage.group_by_length
-    lengths = [len(example.tokens or ()) for example in examples] if grouped else None
+    sizes = [len(example.tokens or ()) + len(example.pair or ()) for example in examples]
+    lengths = sizes if any(sizes) else None
     epoch, step = 0, 0
     while step < steps:
         made = batches(
@@ -94,6 +94,7 @@ def micro_batches(training: Training, steps: int, done: int) -> Iterator[tuple[i
             seed=training.seed,
             epoch=epoch,
             lengths=lengths,
+            grouped=training.planned.stage.group_by_length,
         )
         for micros in made[: steps - step]:
             if step >= done:

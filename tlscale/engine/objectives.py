@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -85,20 +84,26 @@ def rows_in(batches: Batches, stream: str = TRAIN) -> float:
     return float(len(next(iter(batch["anchor"].values() if "anchor" in batch else batch.values()))))
 
 
-def pair_scores(module: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-    """Cosine similarity of every anchor with every positive of the batch: [batch, batch]."""
-    anchor = functional.normalize(module(**batch["anchor"]).embeddings.float(), dim=-1)
-    positive = functional.normalize(module(**batch["positive"]).embeddings.float(), dim=-1)
-    return anchor @ positive.T
+def pair_scores(view: View, stream: str) -> tuple[Tensor, Tensor]:
+    """Cosine similarity of every anchor here with every positive anywhere: [own rows, all rows].
+
+    Also which positive is each anchor's: int64 [own rows]. Negatives come from all processes, so that the
+    loss is the same on any number of them. Collective.
+    """
+    batch = view.batches[stream]
+    anchor = functional.normalize(view.module(**batch["anchor"]).embeddings.float(), dim=-1)
+    positive = functional.normalize(view.module(**batch["positive"]).embeddings.float(), dim=-1)
+    here = view.own(positive, stream)
+    return anchor[: len(here)] @ view.everywhere(positive, stream).T, here
 
 
 def task_loss(view: View, stream: str, smoothing: float) -> Tensor:
     """The summed cross-entropy of a stream's rows or tokens."""
     batch = view.batches[stream]
     if "anchor" in batch:
-        scores = pair_scores(view.module, batch) * PAIR_SCALE
-        own = torch.arange(len(scores), device=scores.device)
-        return functional.cross_entropy(scores, own, reduction="sum", label_smoothing=smoothing)
+        scores, own = pair_scores(view, stream)
+        scaled = scores * PAIR_SCALE
+        return functional.cross_entropy(scaled, own, reduction="sum", label_smoothing=smoothing)
     labels: Tensor = batch["labels"]
     logits = view.output(stream).logits
     if labels.dim() == 1:

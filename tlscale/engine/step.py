@@ -130,6 +130,7 @@ def _view(module: nn.Module, batches: Batches, beside: Beside, runtime: Runtime,
         absent=frozenset({TRAIN}) if idle else frozenset(),
         gather=partial(gathered, runtime=runtime),
         progress=beside.progress,
+        rank=runtime.rank,
     )
 
 

@@ -38,6 +38,7 @@ class View:
         batches: On the module's device.
         absent: Streams that stand here for no row at all, and must count for nothing.
         gather: [rows, ...] of this process -> those of all processes, with gradient.
+        rank: This process among those that `gather` gathers from.
         progress: Share of the stage's steps that are done.
     """
 
@@ -49,8 +50,10 @@ class View:
         absent: frozenset[str] = frozenset(),
         gather: Callable[[Tensor], Tensor] = lambda rows: rows,
         progress: float = 0.0,
+        rank: int = 0,
     ) -> None:
         self.module, self.batches, self.absent, self.progress = module, batches, absent, progress
+        self._rank = rank
         self._gather = gather
         self._outputs: dict[str, Any] = {}
 
@@ -91,6 +94,11 @@ class View:
     def everywhere(self, rows: Tensor, stream: str) -> Tensor:
         """`rows` of a stream from all processes in rank order, without those that count for nothing."""
         return self._gather(rows[:0] if stream in self.absent else rows)
+
+    def own(self, rows: Tensor, stream: str) -> Tensor:
+        """Where this process's `rows` stand among those that `everywhere` gives: int64 [rows]."""
+        owners = self.everywhere(torch.full((len(rows),), float(self._rank), device=rows.device), stream)
+        return (owners == self._rank).nonzero().flatten()
 
     @cached_property
     def device(self) -> torch.device:

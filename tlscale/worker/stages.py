@@ -32,6 +32,7 @@ from tlscale.runs.layout import MANIFEST, RunLayout
 from tlscale.worker.console import Reporter
 from tlscale.worker.examples import Roles
 from tlscale.worker.packing import pack
+from tlscale.worker.shortage import explained
 
 STREAMS = ("replay", "unlabelled")
 
@@ -114,7 +115,7 @@ def _train_and_save(
     """What a request to stop must not cut: after training, nothing is saved until the artifact is."""
     stage = planned.stage
     try:
-        with without_cache(module):
+        with without_cache(module), explained(job.plan, planned):
             done = train(module, training)
     finally:
         job.reporter.close()

@@ -1,0 +1,16 @@
+"""One process, two, accumulation and every sharding: the same losses, the same saved result, whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.distributed.equality import SHARDINGS, lines, table
+from tests.distributed.kit import ADAPTERS
+
+
+def test_every_backend_trains_as_one_process_does(tmp_path: Path) -> None:
+    found = lines(tmp_path)
+    said = "\n\n".join([table(found), *(line.error for line in found if line.error)])
+    assert all(line.good for line in found), said
+    # one process with and without accumulation, each sharding with each adapter, and accumulated
+    assert len(found) == len(ADAPTERS) + 1 + len(SHARDINGS) * (len(ADAPTERS) + 1) + 4, said

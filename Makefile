@@ -14,7 +14,7 @@ help:
 	@echo "make quickstart   install and run configs/quickstart.yaml"
 	@echo "make test         install what tests need and run them"
 	@echo "make check        lint, formatting, types and layers"
-	@echo "make faults       publish under every fault of a Hub, and print the table"
+	@echo "make faults       runs and pushes under every fault, and their tables; an hour or two"
 	@echo "make format       rewrite the formatting"
 	@echo "make clean        remove the environment and everything built"
 
@@ -53,6 +53,7 @@ check: $(VENV)/.installed-test $(VENV)/.installed-dev
 
 faults: $(VENV)/.installed-test
 	$(BIN)/python -m tests.hub.faults
+	$(BIN)/python -m tests.faults.campaign
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

@@ -2,7 +2,8 @@
 
 `Warm` gives a program that takes `-m MODULE ARGUMENTS` as Python does. What it starts has its own process,
 working directory, environment, limits and output, and ends as the module ends; signals are passed on. The
-file named in WARM_NOTES gets a line for each start: the module and the process's number.
+file named in WARM_NOTES gets a line for each start: the module and the process's number. In processes
+that run the module WARM_HOOKED, the function `install` of the module WARM_HOOKS is called first.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))]
 server.sendmsg([json.dumps(asked).encode() + b"\\n"], rights)
 answers = server.makefile()
 pid = int(answers.readline())
-for one in (signal.SIGINT, signal.SIGTERM):
+for one in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
     signal.signal(one, lambda number, frame: os.kill(pid, number))
 code = int(answers.readline())
 if code < 0:
@@ -123,12 +124,15 @@ def _become(asked: dict[str, Any], streams: array.array[int], program: str) -> N
     os.environ.update(asked["environment"])
     # what the interpreter does at its start, long gone by here
     sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-    flag, module, *rest = asked["argv"]
+    flag, module, *rest = asked["argv"][1:] if asked["argv"][0] == "-u" else asked["argv"]
     if "WARM_NOTES" in os.environ:
         with Path(os.environ["WARM_NOTES"]).open("a") as notes:
             notes.write(f"{module} {os.getpid()}\n")
     assert flag == "-m"
     sys.executable, sys.argv = program, [module, *rest]
+    if module == os.environ.get("WARM_HOOKED"):
+        sys.path.insert(0, str(Path(__file__).parents[2]))
+        runpy.run_module(os.environ["WARM_HOOKS"])["install"]()
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as end:

@@ -1,0 +1,40 @@
+"""The short form of the fault campaign: one or two trials of each kind; `make faults` runs them all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.campaign import everything
+from tests.faults.kit import Bench, bench
+
+ALL = {trial.name: trial for found in everything().values() for trial in found}
+AS_ROOT = ("full at a later save",)
+SHORT = ("kill:1", "kill:2", "signal:24", "signal:50", "hang:3", "exact:21", "world:1")
+
+
+@pytest.fixture(scope="module")
+def on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    with bench(tmp_path_factory.mktemp("faults") / "bench") as made:
+        yield made
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_trial(name: str, on: Bench, tmp_path: Path) -> None:
+    assert ALL[name].run(on, tmp_path / "trial") == ""
+
+
+@pytest.mark.parametrize("name", [t.name for t in everything()["disk"] if t.case in AS_ROOT])
+def test_disk(name: str, on: Bench, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    assert ALL[name].run(on, tmp_path / "trial") == ""
+
+
+def test_the_campaign_has_its_size() -> None:
+    assert {kind: len(found) for kind, found in everything().items()} == {
+        "kill": 200, "signal": 60, "hang": 6, "disk": 15, "exact": 64, "world": 6,
+    }  # fmt: skip

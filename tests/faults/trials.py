@@ -1,0 +1,289 @@
+"""The trials of the campaign: each runs, is hurt, goes on, and says what was wrong with the outcome."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.faults.kit import (
+    Bench,
+    adapters_equal,
+    audited,
+    events,
+    last_losses,
+    none_left,
+)
+
+EVERY = 2
+STEPS = 12
+MS_REMOUNT, MS_RDONLY = 32, 1
+
+
+def straight(bench: Bench, name: str, **sections: Mapping[str, Any]) -> Path:
+    """The folder of a run that nothing happened to, made once."""
+    folder = bench.root / "straight" / name
+    with bench.once:
+        if not (folder / "run" / "DONE").exists():
+            bench.recipe(folder, **sections)
+            code, err = bench.run(folder)
+            assert code == 0, err
+    return folder
+
+
+def goes_on(bench: Bench, folder: Path, like: Path, *more: str, exact: bool = True) -> str:
+    """Runs to the end; what is wrong with the result, or nothing."""
+    code, err = bench.run(folder, *more)
+    if code:
+        return f"the resume ended with {code}: {err[-300:]}"
+    if not audited(folder):
+        return "the ledger does not prove exactly once"
+    if exact and not adapters_equal(folder, like):
+        return "another result than without the fault"
+    wanted, found = last_losses(like), last_losses(folder)
+    off = max((abs(found[s] - wanted[s]) / abs(wanted[s]) for s in found), default=0.0)
+    return f"losses differ by {off:.1e}" if off > (0 if exact else 1e-5) else ""
+
+
+def lost(folder: Path) -> int:
+    """Steps that had to be done again, the most of all resumes."""
+    return max((int(event["lost_steps"]) for event in events(folder, "resumed")), default=0)
+
+
+def kill(bench: Bench, folder: Path, seed: int) -> str:
+    """SIGKILL at a seeded operation on a checkpoint, or at a seeded moment; then a resume."""
+    chance = random.Random(f"kill {seed}")
+    like = straight(bench, "plain")
+    bench.recipe(folder)
+    if chance.random() < 0.7:
+        fault = {"point": "save", "nth": chance.randint(1, 200), "act": "SIGKILL"}
+        bench.run(folder, fault=fault)
+    else:
+        process = bench.start(folder, "run", "recipe.yaml", "--offline")
+        until = time.monotonic() + 60
+        while not events(folder, "step") and time.monotonic() < until and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.6))
+        notes = (folder / "notes").read_text().splitlines()
+        for pid in [int(line.split()[1]) for line in notes if line.startswith("tlscale.worker ")]:
+            subprocess.run(["kill", "-9", str(pid)], check=False, stderr=subprocess.DEVNULL)
+        process.communicate()
+    wrong = goes_on(bench, folder, like)
+    if lost(folder) > EVERY:
+        return f"{lost(folder)} steps lost"
+    passed_over = [e["text"] for e in events(folder, "warning") if "passed over" in e["text"]]
+    return wrong or (f"a half-written checkpoint was visible: {passed_over[0]}" if passed_over else "")
+
+
+def stop(bench: Bench, folder: Path, case: tuple[str, str, str, int]) -> str:
+    """A signal to one rank, all, or the launcher, at a point of training; then a resume."""
+    name, to, point, world = case
+    hardware = {"processes": world}
+    like = straight(bench, f"world-{world}-validated", hardware=hardware, **_validated(bench))
+    bench.recipe(folder, hardware=hardware, **_validated(bench))
+    nth = {"first step": 1, "forward": 5, "optimizer": 5, "save": 20, "evaluation": 2}[point]
+    where = "forward" if point == "first step" else point
+    fault: dict[str, Any] = {"point": where, "nth": nth, "act": name, "rank": world - 1}
+    if where == "save":
+        fault["rank"] = 0
+    if to != "one":
+        fault["to"] = to
+    started = time.monotonic()
+    code, err = bench.run(folder, fault=fault)
+    seconds = time.monotonic() - started
+    wanted = 130 if name == "SIGINT" else 75
+    if code != wanted:
+        return f"ended with {code}, not {wanted}, after {seconds:.0f} s: {err[-300:]}"
+    marker = json.loads((folder / "run" / "STOPPED").read_text())
+    if not none_left(folder):
+        return "processes were left"
+    wrong = goes_on(bench, folder, like)
+    if lost(folder):
+        return f"{lost(folder)} steps lost after a graceful stop at step {marker['step']}"
+    return wrong
+
+
+def _validated(bench: Bench) -> dict[str, Any]:
+    columns = {"path": str(bench.root / "rows.jsonl"), "prompt": "prompt", "completion": "completion"}
+    return {"data": {"validation": {**columns, "limit": 4}}, "train": {"eval_steps": 3}}
+
+
+def hang(bench: Bench, folder: Path, case: tuple[str, str, int, int]) -> tuple[str, float]:
+    """A rank that falls silent; how long it took to be named, or what was wrong."""
+    act, point, rank, world = case
+    bench.recipe(folder, hardware={"processes": world}, train={"hang_timeout": 4.0, "num_train_epochs": 40})
+    fault = {"point": point, "nth": 40, "act": act, "rank": rank}
+    code, err = bench.run(folder, fault=fault)
+    file = folder / "when"
+    seconds = time.time() - float(file.read_text()) if file.exists() else -1.0
+    failed = folder / "run" / "FAILED"
+    said = failed.read_text() if failed.is_file() else ""
+    if code == 124 or f"rank {rank} hangs" not in said:
+        return f"ended with {code}, FAILED says {said[:300]!r}, {err[-300:]}", seconds
+    if "File " not in said:
+        return "no stack", seconds
+    if not none_left(folder):
+        return "processes were left", seconds
+    return "", seconds
+
+
+def exact(bench: Bench, folder: Path, case: tuple[int, int, bool, bool, int, bool]) -> str:
+    """A kill in one epoch or the other, and a resume with the same number of processes: equal bits."""
+    world, accumulation, packing, grouped, epoch, beside = case
+    sections: dict[str, Any] = {
+        "data": {"packing": packing},
+        "train": {
+            "gradient_accumulation_steps": accumulation, "group_by_length": grouped, "async_save": beside,
+        },
+        "hardware": {"processes": world},
+    }  # fmt: skip
+    name = f"exact-{world}-{accumulation}-{packing}-{grouped}-{beside}"
+    like = straight(bench, name, **sections)
+    bench.recipe(folder, **sections)
+    steps = len(last_losses(like))
+    at = 1 + (steps // 4 if epoch == 1 else 3 * steps // 4)
+    fault = {"point": "optimizer", "nth": at, "act": "SIGKILL", "rank": world - 1}
+    code, _ = bench.run(folder, fault=fault)
+    if code == 0:
+        return f"the kill at step {at} of {steps} did not happen"
+    return goes_on(bench, folder, like)
+
+
+def move(bench: Bench, folder: Path, case: tuple[dict[str, Any], dict[str, Any]]) -> str:
+    """A stop, and a resume on another number of processes or another backend."""
+    before, after = case
+    plain = {"train": {}, "strategy": {"lora_dropout": 0.0}}
+    like = straight(bench, "no-dropout", **plain)
+    bench.recipe(folder, **plain, hardware=before)
+    code, err = bench.run(folder, fault={"point": "optimizer", "nth": 5, "act": "SIGTERM", "rank": 0})
+    if code != 75:
+        return f"ended with {code}: {err[-300:]}"
+    bench.recipe(folder, **plain, hardware=after)
+    refused, err = bench.run(folder)
+    if refused != 2 or "hardware." not in err:
+        return f"a changed recipe was not refused: {refused} {err[-200:]}"
+    return goes_on(bench, folder, like, "--resume-changed", exact=False)
+
+
+def disk(bench: Bench, folder: Path, case: str) -> str:
+    """A disk that is full, read-only or lies; then a resume."""
+    like = straight(bench, "plain")
+    bench.recipe(folder)
+    if case in HURT:
+        bench.run(folder, fault={"point": "save", "nth": 120, "act": "SIGKILL"})
+        HURT[case](sorted((folder / "run" / "checkpoints" / "train").glob("step-*")))
+        return goes_on(bench, folder, like)
+    place = folder / "run" / "checkpoints"
+    if case == "full, and training goes on":
+        bench.recipe(folder, train={"on_save_failure": "continue"})
+        like = straight(bench, "patient", train={"on_save_failure": "continue"})
+    size = {"full at the first save": 16, "read-only": 4096, "vanished folder": 4096}.get(case, 200)
+    return _on_small_disk(bench, folder, place, case, size, like)
+
+
+def _on_small_disk(bench: Bench, folder: Path, place: Path, case: str, kilobytes: int, like: Path) -> str:
+    process = bench.start(folder, "run", "recipe.yaml", "--offline", "--dry-run")
+    process.communicate()
+    mounted = folder / "disk"
+    mounted.mkdir()
+    _mount(mounted, f"size={kilobytes}k")
+    try:
+        code = _run_on(bench, folder, mounted, case)
+        if case == "full, and training goes on":
+            if code:
+                return f"ended with {code}"
+        elif code == 0:
+            return "the fault did not show"
+    finally:
+        subprocess.run(["umount", "-l", str(mounted)], check=True)
+    return "" if case == "full, and training goes on" else goes_on(bench, folder, like)
+
+
+def _run_on(bench: Bench, folder: Path, mounted: Path, case: str) -> int:
+    """A run whose checkpoints lie on the small disk; they are carried over when it is over."""
+    link = folder / "run" / "checkpoints"
+    plan = bench.start(
+        folder, "run", "recipe.yaml", "--offline", fault={"point": "none", "nth": 0, "act": ""}
+    )
+    until = time.monotonic() + 60
+    while not (folder / "run" / "plan.json").exists() and time.monotonic() < until:
+        time.sleep(0.002)
+    link.symlink_to(mounted)
+    if case in ("read-only", "vanished folder"):
+        while not list(mounted.glob("train/step-*")) and plan.poll() is None:
+            time.sleep(0.002)
+        if case == "read-only":
+            _remount_read_only(mounted)
+        else:
+            shutil.rmtree(mounted / "train", ignore_errors=True)
+            subprocess.run(["umount", "-l", str(mounted)], check=True)
+            _mount(mounted, "size=16k")
+    plan.communicate(timeout=120)
+    kept = folder / "kept"
+    shutil.copytree(mounted, kept)
+    link.unlink()
+    shutil.copytree(kept, link)
+    return plan.returncode
+
+
+def _mount(folder: Path, options: str) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
+
+
+def _remount_read_only(folder: Path) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mount(b"", str(folder).encode(), None, MS_REMOUNT | MS_RDONLY, None) == 0
+
+
+def _truncate(folders: list[Path], name: str = "weights.safetensors") -> None:
+    path = folders[-1] / name
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def _flip(folders: list[Path], name: str) -> None:
+    path = folders[-1] / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(bytes(content))
+
+
+def _say(folders: list[Path], text: str) -> None:
+    (folders[-1] / "manifest.json").write_text(text)
+
+
+def _stranger(folders: list[Path]) -> None:
+    strange = folders[-1].with_name("step-999999")
+    shutil.copytree(folders[-1], strange)
+    (strange / "manifest.json").write_text('{"key": "x", "files": {"../../x": {"size": 1, "sha256": "0"}}}')
+
+
+def _all(folders: list[Path]) -> None:
+    for one in folders:
+        _flip([one], "weights.safetensors")
+
+
+HURT = {
+    "truncated weights": lambda found: _truncate(found),
+    "truncated state": lambda found: _truncate(found, "state.pt"),
+    "flipped bit in the weights": lambda found: _flip(found, "weights.safetensors"),
+    "flipped bit in the state": lambda found: _flip(found, "state.pt"),
+    "missing manifest": lambda found: (found[-1] / "manifest.json").unlink(),
+    "garbled manifest": lambda found: _say(found, "{"),
+    "missing part": lambda found: (found[-1] / "state.pt").unlink(),
+    "vanished newest checkpoint": lambda found: shutil.rmtree(found[-1]),
+    "checkpoint of another plan": _stranger,
+    "every checkpoint damaged": _all,
+}
+SMALL = (
+    "full at the first save",
+    "full at a later save",
+    "full, and training goes on",
+    "read-only",
+    "vanished folder",
+)

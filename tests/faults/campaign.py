@@ -1,14 +1,16 @@
 """The fault campaign: `python -m tests.faults.campaign` runs it in full and prints a table.
 
-Every trial is a real run of real processes that are really killed, stopped, frozen or starved of disk.
-Trials are numbered and seeded: `--only kill:17` repeats one. Processes are forked from one that has imported
-everything, so that a trial takes seconds.
+Every trial has real processes that are really killed, signalled, frozen or starved of disk. Trials are
+numbered and seeded: `--only kill:17` repeats one. Processes are forked from one that has imported all they
+need, so that a trial takes seconds: the training loop alone where a rank is hurt, and `tlscale run`, with
+`accelerate launch` where there are two ranks, where the launcher, the watchdog or the disk matter.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -16,15 +18,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.faults import trials
+from tests.faults.engine import Setting
 from tests.faults.kit import Bench, bench
 
-POINTS = ("first step", "forward", "optimizer", "save", "evaluation")
 SIGNALS = ("SIGUSR1", "SIGTERM", "SIGINT")
 
 
@@ -41,7 +42,6 @@ class Trial:
 class Outcome:
     """How a trial ended."""
 
-    trial: Trial
     wrong: str
     seconds: float
 
@@ -55,30 +55,27 @@ def _trials(kind: str, cases: Sequence[Any], run: Callable[..., Any]) -> list[Tr
 
 def everything() -> dict[str, list[Trial]]:
     """All trials of the campaign, by kind."""
-    stops = [
-        *itertools.product(SIGNALS, ("all", "one", "launcher"), POINTS, (2,)),
-        *itertools.product(SIGNALS, ("launcher",), POINTS, (1,)),
-    ]
     hangs = [
         ("SIGSTOP", "forward", 1, 2), ("SIGSTOP", "forward", 0, 2), ("SIGSTOP", "forward", 0, 1),
         ("hold", "forward", 1, 2), ("hold", "optimizer", 0, 1), ("sleep", "forward", 1, 2),
     ]  # fmt: skip
     two = (False, True)
-    exact = list(itertools.product((1, 2), (1, 2), two, two, (1, 2), two))
-    moves = [
-        ({"processes": 1}, {"processes": 2}),
-        ({"processes": 2}, {"processes": 1}),
-        ({"processes": 2}, {"processes": 3}),
-        ({"processes": 3}, {"processes": 1}),
-        ({"processes": 2}, {"processes": 2, "sharding": "fsdp2"}),
-        ({"processes": 2, "sharding": "fsdp2"}, {"processes": 1}),
-    ]
+    one, both, three = (Setting(world, dropout=0.0) for world in (1, 2, 3))
+    sharded = Setting(2, dropout=0.0, sharding="fsdp2")
+    moves = [(one, both), (both, one), (both, three), (three, one), (both, sharded), (sharded, one)]
     return {
         "kill": _trials("kill", range(1, 201), trials.kill),
-        "signal": _trials("signal", stops, trials.stop),
+        "signal": _trials(
+            "signal", list(itertools.product(SIGNALS, ("all", "one"), trials.POINTS)), trials.stop_ranks
+        ),
+        "launcher": _trials(
+            "launcher", list(itertools.product(SIGNALS, trials.POINTS, (1, 2))), trials.stop
+        ),
         "hang": _trials("hang", hangs, _hang),
         "disk": _trials("disk", [*trials.HURT, *trials.SMALL], trials.disk),
-        "exact": _trials("exact", exact, trials.exact),
+        "exact": _trials(
+            "exact", list(itertools.product((1, 2), (1, 3), two, two, (1, 2), two)), trials.exact
+        ),
         "world": _trials("world", moves, trials.move),
     }
 
@@ -89,24 +86,47 @@ def _hang(on: Bench, folder: Path, case: Any) -> str:
     return wrong
 
 
+def one(on: Bench, trial: Trial) -> Outcome:
+    """Runs a trial and says what went wrong as it does; its folder stays then."""
+    folder = on.root / "trials" / trial.name.replace(":", "-")
+    started = time.monotonic()
+    try:
+        wrong = trial.run(on, folder)
+    except (AssertionError, OSError, ValueError, KeyError) as error:
+        wrong = f"{type(error).__name__}: {error}"
+    if wrong:
+        print(f"    {trial.name} {trial.case}: {wrong}", flush=True)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Outcome(wrong, time.monotonic() - started)
+
+
 def carry_out(on: Bench, chosen: Sequence[Trial], jobs: int) -> list[Outcome]:
-    """Runs trials, several at once, and says what went wrong as it does."""
+    """Runs trials in so many processes at once; threads would not survive the forks of a trial."""
+    pids, files = [], [on.root / f"outcomes-{index}" for index in range(jobs)]
+    for index, file in enumerate(files):
+        file.unlink(missing_ok=True)
+        pid = os.fork()
+        if pid == 0:
+            with file.open("w") as notes:
+                for trial in chosen[index::jobs]:
+                    notes.write(json.dumps(asdict(one(on, trial))) + "\n")
+                    notes.flush()
+            os._exit(0)
+        pids.append(pid)
+    for pid in pids:
+        os.waitpid(pid, 0)
+    return [Outcome(**json.loads(line)) for file in files for line in file.read_text().splitlines()]
 
-    def one(trial: Trial) -> Outcome:
-        folder = on.root / "trials" / trial.name.replace(":", "-")
-        started = time.monotonic()
-        try:
-            wrong = trial.run(on, folder)
-        except (AssertionError, OSError, ValueError, KeyError) as error:
-            wrong = f"{type(error).__name__}: {error}"
-        if wrong:
-            print(f"    {trial.name} {trial.case}: {wrong}", flush=True)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-        return Outcome(trial, wrong, time.monotonic() - started)
 
-    with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(one, chosen))
+def warm_up() -> None:
+    """Imports what the processes of trials need, before they are forked."""
+    import tests.unit.test_engine_loop
+    import tlscale.data.packing
+    import tlscale.engine.backends.fsdp2
+    import tlscale.engine.backends.replicated
+
+    assert all((tests, tlscale))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -118,6 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    warm_up()
     bad, began = 0, time.monotonic()
     rows = []
     with tempfile.TemporaryDirectory(prefix="faults-") as root, bench(Path(root) / "bench") as on:
@@ -132,12 +153,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             wrong = sum(1 for outcome in outcomes if outcome.wrong)
             bad += wrong
             longest = max(outcome.seconds for outcome in outcomes)
-            rows.append(
-                f"| {kind:<7} | {len(outcomes):>6} | {len(outcomes) - wrong:>5} | {wrong:>5} | {longest:>9.0f} |"
-            )
-    print(
-        "\n| faults  | trials | right | wrong | longest s |\n| ------- | -----: | ----: | ----: | --------: |"
-    )
+            right = len(outcomes) - wrong
+            rows.append(f"| {kind:<8} | {len(outcomes):>6} | {right:>5} | {wrong:>5} | {longest:>9.0f} |")
+    print("\n| faults   | trials | right | wrong | longest s |")
+    print("| -------- | -----: | ----: | ----: | --------: |")
     print("\n".join(rows))
     print(f"\n{time.monotonic() - began:.0f} s in all")
     return 1 if bad else 0

@@ -59,8 +59,8 @@ def _at_torch(point: str, passed: Any) -> None:
 
     def forward(module: Any, inputs: Any) -> None:
         nonlocal trained
-        # the outermost module alone, whether it is wrapped or not
-        if type(module).__name__ not in ("PeftModelForCausalLM",):
+        # one of the modules of a pass
+        if type(module).__name__ not in ("LlamaForCausalLM",):
             return
         trained = trained or module.training
         if point == "forward" and module.training:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ class Bench:
 
     root: Path
     python: Path
-    once: threading.Lock = field(default_factory=threading.Lock)
 
     def recipe(self, folder: Path, **sections: Mapping[str, Any]) -> Path:
         """A recipe whose run takes 12 steps of 2 epochs and is saved every second one."""

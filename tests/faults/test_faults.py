@@ -8,16 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.campaign import everything
+from tests.faults.campaign import everything, warm_up
 from tests.faults.kit import Bench, bench
 
 ALL = {trial.name: trial for found in everything().values() for trial in found}
-AS_ROOT = ("full at a later save",)
-SHORT = ("kill:1", "kill:2", "signal:24", "signal:50", "hang:3", "exact:21", "world:1")
+ON_MOUNTS = ("full at a later save",)
+SHORT = (
+    *("kill:1", "kill:2", "kill:3", "kill:4", "kill:10", "signal:3", "signal:17", "signal:30"),
+    *("launcher:5", "launcher:14", "hang:1", "hang:5", "exact:5", "exact:60", "world:1", "world:2"),
+)
 
 
 @pytest.fixture(scope="module")
 def on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    warm_up()
     with bench(tmp_path_factory.mktemp("faults") / "bench") as made:
         yield made
 
@@ -27,7 +31,7 @@ def test_trial(name: str, on: Bench, tmp_path: Path) -> None:
     assert ALL[name].run(on, tmp_path / "trial") == ""
 
 
-@pytest.mark.parametrize("name", [t.name for t in everything()["disk"] if t.case in AS_ROOT])
+@pytest.mark.parametrize("name", [t.name for t in everything()["disk"] if t.case in ON_MOUNTS])
 def test_disk(name: str, on: Bench, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small disk")
@@ -36,5 +40,5 @@ def test_disk(name: str, on: Bench, tmp_path: Path) -> None:
 
 def test_the_campaign_has_its_size() -> None:
     assert {kind: len(found) for kind, found in everything().items()} == {
-        "kill": 200, "signal": 60, "hang": 6, "disk": 15, "exact": 64, "world": 6,
+        "kill": 200, "signal": 30, "launcher": 30, "hang": 6, "disk": 15, "exact": 64, "world": 6,
     }  # fmt: skip

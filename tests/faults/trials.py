@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import random
 import shutil
+import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.faults.engine import Result, Setting, ranks, result, wrong_with
 from tests.faults.kit import (
     Bench,
     adapters_equal,
@@ -22,19 +25,44 @@ from tests.faults.kit import (
 )
 
 EVERY = 2
-STEPS = 12
+# What counts as being there, and the how manieth time.
+POINTS = {
+    "first step": ("forward", 1),
+    "forward": ("forward", 5),
+    "optimizer": ("optimizer", 5),
+    "save": ("save", 20),
+    "evaluation": ("evaluation", 2),
+}
 MS_REMOUNT, MS_RDONLY = 32, 1
 
 
 def straight(bench: Bench, name: str, **sections: Mapping[str, Any]) -> Path:
-    """The folder of a run that nothing happened to, made once."""
-    folder = bench.root / "straight" / name
-    with bench.once:
-        if not (folder / "run" / "DONE").exists():
-            bench.recipe(folder, **sections)
-            code, err = bench.run(folder)
-            assert code == 0, err
+    """The folder of a run that nothing happened to, made once for each process of the campaign."""
+    folder = bench.root / "straight" / f"{name}-{os.getpid()}"
+    if not (folder / "run" / "DONE").exists():
+        bench.recipe(folder, **sections)
+        code, err = bench.run(folder)
+        assert code == 0, err
     return folder
+
+
+def alike(bench: Bench, setting: Setting) -> Result:
+    """What a training that nothing happened to comes to, made once for each process of the campaign."""
+    folder = bench.root / "straight" / f"{os.getpid()}-{hash(setting)}"
+    if not (folder / "result.json").exists():
+        codes = ranks(folder, setting)
+        assert not any(codes), (folder / "rank-0.err").read_text()
+    return result(folder)
+
+
+def finished(
+    folder: Path, setting: Setting, like: Result, *, exact: bool = True, most_lost: int = EVERY
+) -> str:
+    """Lets a trial of the training loop go on to its end; what is wrong with what it came to, or nothing."""
+    codes = ranks(folder, setting)
+    if any(codes):
+        return f"the resume ended with {codes}: {(folder / 'rank-0.err').read_text()[-300:]}"
+    return wrong_with(folder, like, exact=exact, most_lost=most_lost)
 
 
 def goes_on(bench: Bench, folder: Path, like: Path, *more: str, exact: bool = True) -> str:
@@ -59,41 +87,53 @@ def lost(folder: Path) -> int:
 def kill(bench: Bench, folder: Path, seed: int) -> str:
     """SIGKILL at a seeded operation on a checkpoint, or at a seeded moment; then a resume."""
     chance = random.Random(f"kill {seed}")
-    like = straight(bench, "plain")
-    bench.recipe(folder)
+    setting = Setting(world=1 + (seed % 10 == 0), beside=chance.random() < 0.3)
+    like = alike(bench, setting)
     if chance.random() < 0.7:
-        fault = {"point": "save", "nth": chance.randint(1, 200), "act": "SIGKILL"}
-        bench.run(folder, fault=fault)
+        nth = chance.randint(1, 110)
+        codes = ranks(folder, setting, {"point": "save", "nth": nth, "act": "SIGKILL", "rank": 0})
     else:
-        process = bench.start(folder, "run", "recipe.yaml", "--offline")
-        until = time.monotonic() + 60
-        while not events(folder, "step") and time.monotonic() < until and process.poll() is None:
-            time.sleep(0.005)
-        time.sleep(chance.uniform(0, 0.6))
-        notes = (folder / "notes").read_text().splitlines()
-        for pid in [int(line.split()[1]) for line in notes if line.startswith("tlscale.worker ")]:
-            subprocess.run(["kill", "-9", str(pid)], check=False, stderr=subprocess.DEVNULL)
-        process.communicate()
-    wrong = goes_on(bench, folder, like)
-    if lost(folder) > EVERY:
-        return f"{lost(folder)} steps lost"
-    passed_over = [e["text"] for e in events(folder, "warning") if "passed over" in e["text"]]
-    return wrong or (f"a half-written checkpoint was visible: {passed_over[0]}" if passed_over else "")
+        delay = chance.uniform(0.0, 1.5)
+
+        def later(pids: Sequence[int]) -> None:
+            until = time.monotonic() + 60
+            while not list(folder.glob("checkpoints/step-*")) and time.monotonic() < until:
+                time.sleep(0.001)
+            time.sleep(delay)
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+
+        codes = ranks(folder, setting, meanwhile=later)
+    if -signal.SIGKILL not in codes and any(codes):
+        return f"ended with {codes}"
+    (folder / "result.json").unlink(missing_ok=True)
+    # what is written in the background may not be on disk yet
+    return finished(folder, setting, like, most_lost=EVERY * (2 if setting.beside else 1))
 
 
-def stop(bench: Bench, folder: Path, case: tuple[str, str, str, int]) -> str:
-    """A signal to one rank, all, or the launcher, at a point of training; then a resume."""
-    name, to, point, world = case
+def stop_ranks(bench: Bench, folder: Path, case: tuple[str, str, str]) -> str:
+    """A signal to one of two ranks, or to both, at a point of training; then a resume."""
+    name, to, point = case
+    setting = Setting(world=2)
+    like = alike(bench, setting)
+    where, nth = POINTS[point]
+    fault: dict[str, Any] = {"point": where, "nth": nth, "act": name, "rank": 0 if where == "save" else 1}
+    if to == "all":
+        fault["to"] = "all"
+    codes = ranks(folder, setting, fault)
+    if codes != [75, 75]:
+        return f"ended with {codes}: {(folder / 'rank-0.err').read_text()[-300:]}"
+    return finished(folder, setting, like, most_lost=0)
+
+
+def stop(bench: Bench, folder: Path, case: tuple[str, str, int]) -> str:
+    """A signal to `tlscale run` at a point of training; then the same command again."""
+    name, point, world = case
     hardware = {"processes": world}
     like = straight(bench, f"world-{world}-validated", hardware=hardware, **_validated(bench))
     bench.recipe(folder, hardware=hardware, **_validated(bench))
-    nth = {"first step": 1, "forward": 5, "optimizer": 5, "save": 20, "evaluation": 2}[point]
-    where = "forward" if point == "first step" else point
-    fault: dict[str, Any] = {"point": where, "nth": nth, "act": name, "rank": world - 1}
-    if where == "save":
-        fault["rank"] = 0
-    if to != "one":
-        fault["to"] = to
+    where, nth = POINTS[point]
+    fault: dict[str, Any] = {"point": where, "nth": nth, "act": name, "rank": 0, "to": "launcher"}
     started = time.monotonic()
     code, err = bench.run(folder, fault=fault)
     seconds = time.monotonic() - started
@@ -136,39 +176,24 @@ def hang(bench: Bench, folder: Path, case: tuple[str, str, int, int]) -> tuple[s
 def exact(bench: Bench, folder: Path, case: tuple[int, int, bool, bool, int, bool]) -> str:
     """A kill in one epoch or the other, and a resume with the same number of processes: equal bits."""
     world, accumulation, packing, grouped, epoch, beside = case
-    sections: dict[str, Any] = {
-        "data": {"packing": packing},
-        "train": {
-            "gradient_accumulation_steps": accumulation, "group_by_length": grouped, "async_save": beside,
-        },
-        "hardware": {"processes": world},
-    }  # fmt: skip
-    name = f"exact-{world}-{accumulation}-{packing}-{grouped}-{beside}"
-    like = straight(bench, name, **sections)
-    bench.recipe(folder, **sections)
-    steps = len(last_losses(like))
+    setting = Setting(world, accumulation, packing, grouped, beside)
+    like = alike(bench, setting)
+    steps = len(like.losses)
     at = 1 + (steps // 4 if epoch == 1 else 3 * steps // 4)
-    fault = {"point": "optimizer", "nth": at, "act": "SIGKILL", "rank": world - 1}
-    code, _ = bench.run(folder, fault=fault)
-    if code == 0:
+    codes = ranks(folder, setting, {"point": "optimizer", "nth": at, "act": "SIGKILL", "rank": world - 1})
+    if -signal.SIGKILL not in codes:
         return f"the kill at step {at} of {steps} did not happen"
-    return goes_on(bench, folder, like)
+    return finished(folder, setting, like)
 
 
-def move(bench: Bench, folder: Path, case: tuple[dict[str, Any], dict[str, Any]]) -> str:
+def move(bench: Bench, folder: Path, case: tuple[Setting, Setting]) -> str:
     """A stop, and a resume on another number of processes or another backend."""
     before, after = case
-    plain = {"train": {}, "strategy": {"lora_dropout": 0.0}}
-    like = straight(bench, "no-dropout", **plain)
-    bench.recipe(folder, **plain, hardware=before)
-    code, err = bench.run(folder, fault={"point": "optimizer", "nth": 5, "act": "SIGTERM", "rank": 0})
-    if code != 75:
-        return f"ended with {code}: {err[-300:]}"
-    bench.recipe(folder, **plain, hardware=after)
-    refused, err = bench.run(folder)
-    if refused != 2 or "hardware." not in err:
-        return f"a changed recipe was not refused: {refused} {err[-200:]}"
-    return goes_on(bench, folder, like, "--resume-changed", exact=False)
+    like = alike(bench, Setting(dropout=0.0))
+    codes = ranks(folder, before, {"point": "optimizer", "nth": 5, "act": "SIGTERM", "rank": 0})
+    if set(codes) != {75}:
+        return f"ended with {codes}: {(folder / 'rank-0.err').read_text()[-300:]}"
+    return finished(folder, after, like, exact=False, most_lost=0)
 
 
 def disk(bench: Bench, folder: Path, case: str) -> str:

@@ -56,12 +56,13 @@ def alike(bench: Bench, setting: Setting) -> Result:
 
 
 def finished(
-    folder: Path, setting: Setting, like: Result, *, exact: bool = True, most_lost: int = EVERY
+    folder: Path, setting: Setting, like: Result, *, exact: bool = True, most_lost: int = 2 * EVERY
 ) -> str:
-    """Lets a trial of the training loop go on to its end; what is wrong with what it came to, or nothing."""
+    """Lets a trial of the training loop go on to its end; what is wrong with the outcome, or nothing."""
     codes = ranks(folder, setting)
     if any(codes):
-        return f"the resume ended with {codes}: {(folder / 'rank-0.err').read_text()[-300:]}"
+        said = (folder / "rank-0.err").read_text()[-300:]
+        return f"the resume ended with {codes}: {said}"
     return wrong_with(folder, like, exact=exact, most_lost=most_lost)
 
 

@@ -37,6 +37,8 @@ SECTIONS = {
     "StageRecipe": "stages",
     "Launch": "launch",
     "Slurm": "launch.slurm",
+    "Sweep": "sweep",
+    "Space": "sweep.parameters.NAME",
 }
 INTRODUCTION = """\
 # Reference of recipes

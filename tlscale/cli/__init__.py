@@ -87,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
         "--resume-changed", action="store_true", help="go on with a run though its recipe has changed"
     )
     _probe(commands)
+    _search(commands)
     _eval(commands)
     made = _command(
         commands,
@@ -186,6 +187,18 @@ def _eval(commands: Commands) -> None:
     made.add_argument("--shots", metavar="K", default="0", help="examples before the question")
     made.add_argument("--data-dir", metavar="FOLDER", help="local files; by default $TLSCALE_DATA")
     made.add_argument("--json", action="store_true", help="print one JSON array")
+
+
+def _search(commands: Commands) -> None:
+    made = _recipe_command(
+        commands, "sweep", "search a recipe's settings by its validation rows; resumes", "sweep"
+    )
+    made.add_argument("--trials", type=_positive, metavar="N", help="settings to try; by default 20")
+    made.add_argument(
+        "--set", action="append", metavar="SPACE", help="KEY=low..high, KEY=log:low..high or KEY=a,b,c"
+    )
+    made.add_argument("--dry-run", action="store_true", help="say what would be searched")
+    made.add_argument("--offline", action="store_true", help="read the Hub's cache only")
 
 
 def _init(commands: Commands) -> None:

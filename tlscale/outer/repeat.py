@@ -10,6 +10,7 @@ from typing import Any
 from tlscale.errors import UsageError, WriteError
 from tlscale.planning.compile import compile_plan, read_plan, versions
 from tlscale.planning.types import Plan
+from tlscale.recipe.load import check
 from tlscale.recipe.types import Recipe
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import write_text
@@ -27,6 +28,7 @@ TRAINED_ARMS: dict[str, dict[str, Any]] = {
         },
     },
     "scratch": {"strategy": {"kind": "full"}, "model": {"init": "scratch"}},
+    "target_only": {},
 }
 
 
@@ -60,18 +62,31 @@ def _spec(recipe: Recipe, seed: int, root: Path, *, offline: bool) -> RunSpec:
 
 
 def control(recipe: Recipe, name: str) -> Recipe:
-    """The recipe of a trained control arm: the same rows and items, another strategy."""
-    changes = TRAINED_ARMS[name]
-    raw = recipe.model_dump(mode="json", exclude_unset=True, exclude={"strategy", "stages"})
+    """The recipe of a trained control arm: the same rows and items, another strategy.
+
+    Of several stages, target_only has the last alone.
+
+    Raises:
+        RecipeError: evaluate.arm_settings has something that this arm can't have.
+    """
+    changes: dict[str, Any] = TRAINED_ARMS[name]
+    settings = next((s for arm, s in recipe.evaluate.arm_settings.items() if arm == name), {})
+    raw = recipe.model_dump(mode="json", exclude_unset=True)
+    for key in ("sweep", *(() if name == "target_only" else ("strategy", "stages"))):
+        raw.pop(key, None)
     for section in ("model", "train"):
         raw[section] = {**raw.get(section, {}), **changes.get(section, {})}
     if "train" in changes:
         raw["train"].pop("max_steps", None)
-    raw["strategy"] = changes["strategy"]
+    if name == "target_only":
+        raw["stages"] = [{**raw["stages"][-1], "starts_from": None}]
+    else:
+        raw["strategy"] = changes["strategy"]
+        raw["model"]["quantization"] = "none"
     raw["name"] = f"{recipe.name}-{name}"
-    raw["evaluate"] = {**raw.get("evaluate", {}), "against": [], "against_runs": []}
-    raw["model"]["quantization"] = "none"
-    return Recipe.model_validate_json(json.dumps(raw))
+    raw["evaluate"] = {**raw.get("evaluate", {}), "against": [], "against_runs": [], "arm_settings": {}}
+    overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    return check(raw, overrides, source=f"evaluate.arm_settings.{name}")
 
 
 def prepare(spec: RunSpec, recipe_file: Path, *, changed: bool = False) -> None:

@@ -92,10 +92,11 @@ def compile_plan(recipe: Recipe, *, seed: int | None = None, offline: bool = Fal
 def fingerprint(plan: Plan) -> str:
     """Sixteen hex digits over everything that decides what the run does.
 
-    Versions are left out, and so are the cluster that it is started on and where the result is published.
+    Versions are left out, and so are the cluster that it is started on, the search around it and where the
+    result is published.
     """
     content = plan.model_dump(mode="json", exclude={"fingerprint", "versions", "notes"})
-    for section in ("launch", "publish"):
+    for section in ("launch", "publish", "sweep"):
         content["recipe"].pop(section)
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -8,10 +8,11 @@ from pydantic import Field, JsonValue
 
 from tlscale.recipe.base import Fraction, Frozen, Positive
 
-Control = Literal["majority", "zero_shot", "features", "scratch"]
 Metric = Literal["accuracy", "f1_macro", "nll", "perplexity", "exact_match"]
 Selection = Literal["fixed", "first", "random", "balanced", "nearest", "diverse"]
 Calibration = Literal["contextual", "pmi", "batch", "temperature"]
+Control = Literal["majority", "zero_shot", "tfidf", "class_mean", "features", "scratch", "target_only"]
+TrainedControl = Literal["features", "scratch", "target_only"]
 
 
 class Evaluate(Frozen):
@@ -21,11 +22,26 @@ class Evaluate(Frozen):
         None, description="Metrics on data.test; by default those that the task has."
     )
     retention: tuple[Metric, ...] | None = Field(None, description="Metrics on data.retention.")
+    split: Literal["test", "validation"] = Field(
+        "test",
+        description="Rows that the result is judged on; validation leaves the test rows untouched, for "
+        "choosing settings.",
+    )
     against: tuple[Control, ...] = Field(
         (), description="Control arms that the result must beat, besides the base."
     )
     against_runs: tuple[str, ...] = Field(
         (), description="Run directories of finished runs that the result must beat too."
+    )
+    arm_settings: dict[TrainedControl, dict[str, JsonValue]] = Field(
+        default_factory=dict,
+        description="Settings of trained control arms that differ from their own, by arm: "
+        "`{scratch: {train.learning_rate: 4e-3}}`.",
+    )
+    trials: dict[str, Annotated[int, Field(ge=0)]] = Field(
+        default_factory=dict,
+        description="How many settings were tried before this run for each arm (tuned: the result); said "
+        "with the verdict.",
     )
     max_rows: Positive | None = Field(None, description="Score at most so many rows of each set.")
     max_new_tokens: Positive = Field(64, description="Longest generation for exact_match.")

@@ -70,12 +70,16 @@ def _given(item: Any) -> str:
 
 def _fields_at(model: type[BaseModel], location: Sequence[int | str]) -> dict[str, Any]:
     current: Any = model
+    named = False
     for step in location:
-        if isinstance(step, int):
+        if isinstance(step, int) or named:
+            named = False
             continue
         field = current.model_fields.get(step)
         if field is None:
             return {}
+        # the next step into a mapping of names to models is a name
+        named = getattr(field.annotation, "__origin__", None) is dict
         current = next((part for part in _parts(field.annotation) if _is_model(part)), None)
         if current is None:
             return {}

@@ -14,6 +14,7 @@ from tlscale.recipe.base import Fraction, Frozen, Positive
 from tlscale.recipe.evaluate import Evaluate
 from tlscale.recipe.publish import Publish
 from tlscale.recipe.train import Train
+from tlscale.recipe.search import Sweep
 
 Task = Literal["causal-lm", "sequence-classification", "image-classification", "sentence-embedding"]
 Quantization = Literal["none", "nf4", "fp4", "int8"]
@@ -226,9 +227,21 @@ class Recipe(Frozen):
         None, description="How the run is started on a cluster; no part of what it does."
     )
     publish: Publish | None = None
+    sweep: Sweep | None = Field(None, description="The search that `tlscale sweep` makes.")
 
     @model_validator(mode="after")
     def _strategy_or_stages(self) -> Recipe:
         if (self.strategy is None) == (not self.stages):
             raise ValueError("give exactly one of strategy and stages")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_judged_is_there(self) -> Recipe:
+        data = self.data
+        if self.evaluate.split == "validation" and data.validation is None and not data.validation_split:
+            raise ValueError("evaluate.split: validation needs data.validation or data.validation_split")
+        if "target_only" in self.evaluate.against and len(self.stages) < 2:
+            raise ValueError(
+                "evaluate.against: target_only is the last of several stages without the others"
+            )
         return self

@@ -133,6 +133,7 @@ class Opening:
     figure: Figure | None
     pairs: Pairs
     second: tuple[str, Tone, str] | None
+    label: str = "Verdict"
 
 
 @dataclass(frozen=True)

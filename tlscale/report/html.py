@@ -65,7 +65,7 @@ def _opening(opening: Opening) -> str:
         )
     return (
         f'<section class="opening" aria-labelledby="verdict-word">'
-        f'<h1 id="verdict-word"><span class="label">Verdict</span> '
+        f'<h1 id="verdict-word"><span class="label">{escape(opening.label)}</span> '
         f'<span class="word {opening.tone}">{escape(opening.word)}</span></h1>'
         f'<p class="lead">{escape(opening.sentence)}</p>{caution}{figure}'
         f"{_pairs(opening.pairs)}{second}</section>"

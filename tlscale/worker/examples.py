@@ -89,7 +89,10 @@ def load_examples(
 def _sources(plan: Plan) -> Iterator[tuple[str, Source, Rows]]:
     """Every role with its rows, read one after the other."""
     rows = load_rows(plan)
-    for role in ("test", "retention"):
+    split = plan.recipe.evaluate.split
+    if split != "test":
+        rows.pop("test", None)
+    for role in (split, "retention"):
         if role in rows:
             rows[role] = (rows[role][0], thinned(rows[role][1], plan.recipe.evaluate.max_rows))
     if plan.recipe.data.unlabelled is not None:

@@ -49,7 +49,7 @@ class Judge:
         defaults = DEFAULTS[self.plan.recipe.model.task]
         found = []
         for name, role, metrics in (
-            ("target", "test", asked.target),
+            ("target", asked.split, asked.target),
             ("retention", "retention", asked.retention),
         ):
             if self.examples.get(role):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.integration import tiny
+from tlscale.report.types import CONTROLS
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,7 +31,7 @@ def test_controls_run_beside_the_candidate_and_the_best_is_what_it_must_beat(tmp
                 "strategy": {"kind": "full"},
                 "train": {"max_steps": 60, "train_batch_size": 16, "learning_rate": 5e-3},
                 "hardware": {"device": "cpu"},
-                "evaluate": {"against": ["majority", "zero_shot", "features", "scratch"]},
+                "evaluate": {"against": [*CONTROLS]},
             }
         )
     )
@@ -50,7 +51,7 @@ def test_controls_run_beside_the_candidate_and_the_best_is_what_it_must_beat(tmp
         for a in verdict["arms"]
         if a["metric"] == "accuracy" and a["suite"] == "target"
     }
-    assert set(accuracy) >= {"majority", "zero_shot", "features", "scratch", "tuned"}
+    assert set(accuracy) >= {*CONTROLS, "tuned"}
     assert verdict["missing_arms"] == []
     (claim,) = [c for c in verdict["claims"] if c["name"] == "target"]
     controls = {arm: value for arm, value in accuracy.items() if arm != "tuned"}

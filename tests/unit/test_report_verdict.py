@@ -90,7 +90,7 @@ def test_a_gain_over_every_control_is_positive(tmp_path: Path) -> None:
     assert claim.low > 0
     assert (claim.n_items, claim.n_seeds, claim.margin) == (400, 5, 0.02)
     assert {contrast.against for contrast in claim.contrasts} == {"base", "majority", "zero_shot"}
-    assert verdict.missing_arms == ("features", "scratch")
+    assert verdict.missing_arms == ("tfidf", "class_mean", "features", "scratch")
     assert verdict.fingerprints == {f"seed-{seed}": f"f{seed}" for seed in range(5)}
     assert verdict.cost == {
         "seconds": 10.0, "tokens": 250.0, "trainable": 10.0, "total": 100.0, "peak_memory_bytes": 7.0,
@@ -170,7 +170,7 @@ def test_an_arm_that_the_base_already_is_is_not_missing(tmp_path: Path) -> None:
     arms = {"base": answers(0.5), "tuned": answers(0.9)}
     named = {"base": "zero-shot by label names"}
     assert judge(write_run(tmp_path / "a", arms, predictors=named)).missing_arms == (
-        "majority", "features", "scratch",
+        "majority", "tfidf", "class_mean", "features", "scratch",
     )  # fmt: skip
     assert judge(write_run(tmp_path / "b", arms, task="causal-lm")).missing_arms == ("scratch",)
 

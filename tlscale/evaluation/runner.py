@@ -9,6 +9,7 @@ from tlscale.data.examples import Example
 from tlscale.evaluation import filing
 from tlscale.evaluation.types import Measurement, Outcome
 from tlscale.runs.layout import RunLayout
+from tlscale.runs.record import event
 
 Predict = Callable[[Sequence[tuple[int, Example]]], list[Outcome]]
 Collect = Callable[[list[Outcome]], list[Outcome]]
@@ -16,11 +17,12 @@ Collect = Callable[[list[Outcome]], list[Outcome]]
 
 @dataclass(frozen=True)
 class Suite:
-    """Examples to be scored, and by which metrics; `name` is target or retention."""
+    """Examples to be scored, and by which metrics; `name` is target or retention, `split` their role."""
 
     name: str
     examples: Sequence[Example]
     metrics: tuple[str, ...]
+    split: str = "test"
 
 
 @dataclass(frozen=True)
@@ -60,4 +62,8 @@ def evaluate(
     )
     if rank == 0:
         filing.file(outcomes, made, layout, suite=suite.name, arm=arm.name)
+        # how often which rows were looked at, for the report to say
+        event(
+            layout.events, "scored", suite=suite.name, arm=arm.name, split=suite.split, items=len(outcomes)
+        )
     return made

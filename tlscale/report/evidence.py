@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tlscale.errors import UsageError
 from tlscale.evaluation.types import Measurement, Outcome
@@ -32,9 +32,11 @@ class PlanModel(_Part):
 
 
 class PlanEvaluate(_Part):
-    """Of the recipe's evaluation: other runs that count as control arms."""
+    """Of the recipe's evaluation: other runs that count as control arms, and how settings were chosen."""
 
     against_runs: tuple[str, ...] = ()
+    split: str = "test"
+    trials: dict[str, int] = Field(default_factory=dict)
 
 
 class PlanRecipe(_Part):

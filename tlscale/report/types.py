@@ -15,7 +15,7 @@ Word = Literal["POSITIVE", "EQUIVALENT", "NEGATIVE", "INCONCLUSIVE", "NOT MEASUR
 ClaimName = Literal["target", "retention"]
 
 SEEDS_FOR_A_VERDICT = 5
-CONTROLS = ("majority", "zero_shot", "features", "scratch")
+CONTROLS = ("majority", "zero_shot", "tfidf", "class_mean", "features", "scratch")
 
 
 class Contrast(Frozen):

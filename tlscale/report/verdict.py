@@ -9,7 +9,9 @@ from typing import Any
 from tlscale.report.averages import scores
 from tlscale.report.claims import Margins, concluded, unmeasured
 from tlscale.report.compare import compare
+from tlscale.report.ensemble import ensemble_scores
 from tlscale.report.evidence import Evidence, RunFolder, Scored, gather
+from tlscale.report.hygiene import looks
 from tlscale.report.pairing import pair
 from tlscale.report.types import CONTROLS, SEEDS_FOR_A_VERDICT, Claim, ClaimName, Verdict
 from tlscale.runs.layout import RunLayout
@@ -20,7 +22,7 @@ __all__ = ["compare", "judge", "schema", "write_verdict"]
 CANDIDATE = "tuned"
 FITTING_CONTROLS = {
     "sequence-classification": CONTROLS,
-    "image-classification": ("majority", "features", "scratch"),
+    "image-classification": ("majority", "class_mean", "features", "scratch"),
     "causal-lm": ("scratch",),
     "sentence-embedding": ("scratch",),
 }
@@ -45,6 +47,7 @@ def judge(run: Path) -> Verdict:
             f"{seeds} of the {SEEDS_FOR_A_VERDICT} seeds that a verdict needs: this is a smoke result; "
             f"set seeds: [0, 1, 2, 3, 4]."
         )
+    reasons += looks(evidence)
     if missing:
         reasons.append(f"Not run, so the gain over them is unknown: {', '.join(missing)}.")
     return Verdict(
@@ -52,7 +55,7 @@ def judge(run: Path) -> Verdict:
         word=target.word,
         smoke=seeds < SEEDS_FOR_A_VERDICT,
         claims=(target, retention),
-        arms=scores(evidence),
+        arms=(*scores(evidence), *ensemble_scores(evidence)),
         missing_arms=missing,
         cost=_cost(evidence.seeds),
         reasons=tuple(reasons),

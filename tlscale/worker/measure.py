@@ -23,6 +23,7 @@ from tlscale.planning.types import Head, Plan
 from tlscale.recipe.types import Source
 from tlscale.runs.layout import RunLayout
 from tlscale.sources import Row
+from tlscale.worker.baselines import counted_words, nearest_mean
 from tlscale.worker.examples import Roles
 
 WITHOUT_PROBABILITIES = ("accuracy", "f1_macro")
@@ -53,7 +54,7 @@ class Judge:
             ("retention", "retention", asked.retention),
         ):
             if self.examples.get(role):
-                found.append(Suite(name, self.examples[role], metrics or defaults))
+                found.append(Suite(name, self.examples[role], metrics or defaults, role))
         return tuple(found)
 
     def collate(self, examples: Sequence[Example]) -> dict[str, Any]:
@@ -106,6 +107,10 @@ def control_arms(judge: Judge) -> tuple[Arm, ...]:
         found.append(_majority(judge, "majority"))
     if "zero_shot" in asked and task == "sequence-classification":
         found.append(_zero_shot(judge, "zero_shot"))
+    if "tfidf" in asked and task == "sequence-classification":
+        found.append(counted_words(judge))
+    if "class_mean" in asked and task in CLASSIFICATION:
+        found.append(nearest_mean(judge))
     return tuple(found)
 
 

@@ -87,3 +87,15 @@ class Evaluate(Frozen):
     contamination: bool = Field(
         False, description="Look for the tasks' items in data.train, and score the clean ones apart."
     )
+
+
+class Report(Frozen):
+    """What counts as a difference, declared before it is seen."""
+
+    margin: Annotated[float, Field(ge=0)] = Field(
+        0.005, description="Largest target difference that doesn't matter, in the metric's own unit."
+    )
+    retention_margin: Annotated[float, Field(ge=0)] = Field(
+        0.05, description="Largest loss of retention that doesn't matter, in the metric's own unit."
+    )
+    level: Annotated[float, Field(gt=0.5, lt=1)] = Field(0.95, description="Confidence level of intervals.")

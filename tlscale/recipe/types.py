@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from tlscale.recipe.base import Fraction, Frozen, Positive
-from tlscale.recipe.evaluate import Evaluate
+from tlscale.recipe.evaluate import Evaluate, Report
 from tlscale.recipe.publish import Publish
-from tlscale.recipe.train import Train
 from tlscale.recipe.search import Sweep
+from tlscale.recipe.train import Train
 
 Task = Literal["causal-lm", "sequence-classification", "image-classification", "sentence-embedding"]
 Quantization = Literal["none", "nf4", "fp4", "int8"]
@@ -175,18 +175,6 @@ class Hardware(Frozen):
         "none",
         description="What waits in the host's memory between uses; parameters include the optimizer.",
     )
-
-
-class Report(Frozen):
-    """What counts as a difference, declared before it is seen."""
-
-    margin: Annotated[float, Field(ge=0)] = Field(
-        0.005, description="Largest target difference that doesn't matter, in the metric's own unit."
-    )
-    retention_margin: Annotated[float, Field(ge=0)] = Field(
-        0.05, description="Largest loss of retention that doesn't matter, in the metric's own unit."
-    )
-    level: Annotated[float, Field(gt=0.5, lt=1)] = Field(0.95, description="Confidence level of intervals.")
 
 
 class StageRecipe(Frozen):

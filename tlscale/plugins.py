@@ -17,6 +17,7 @@ from tlscale.errors import TlscaleError, UsageError, unknown
 
 BUILTINS: dict[str, dict[str, str]] = {
     "tlscale.strategies": {
+        "auto": "tlscale.strategies.auto:STRATEGY",
         "features": "tlscale.strategies.features:STRATEGY",
         "full": "tlscale.strategies.full:STRATEGY",
         "gradual_unfreezing": "tlscale.strategies.gradual_unfreezing:STRATEGY",

@@ -35,7 +35,9 @@ def test_the_surface_is_frozen() -> None:
 
 
 COMMANDS = (
-    "init check plan run probe sweep eval tasks verify report compare merge predict "
+    "init check plan run probe "
+    "sweep advise "
+    "eval tasks verify report compare merge predict "
     "audit replay submit status list logs cancel resume lint "
     "push reproduce runs "
     "plugins env schema completion"

@@ -88,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _probe(commands)
     _search(commands)
+    _advise(commands)
     _eval(commands)
     made = _command(
         commands,
@@ -198,6 +199,14 @@ def _search(commands: Commands) -> None:
         "--set", action="append", metavar="SPACE", help="KEY=low..high, KEY=log:low..high or KEY=a,b,c"
     )
     made.add_argument("--dry-run", action="store_true", help="say what would be searched")
+    made.add_argument("--offline", action="store_true", help="read the Hub's cache only")
+
+
+def _advise(commands: Commands) -> None:
+    made = _recipe_command(commands, "advise", "which strategy suits a recipe's data, and why", "advise")
+    made.add_argument(
+        "--race", type=_positive, metavar="SECONDS", help="train the first few for so long in all"
+    )
     made.add_argument("--offline", action="store_true", help="read the Hub's cache only")
 
 

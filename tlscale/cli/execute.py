@@ -23,7 +23,11 @@ from tlscale.runs.result import mark_stopped, read_stopped
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs a recipe once per seed, control arms first; goes on where an earlier try stopped."""
-    recipe = recipe_of(arguments)
+    recipe, recipe_file = recipe_of(arguments), Path(arguments.recipe)
+    if (recipe.strategy or {}).get("kind") == "auto":
+        from tlscale.cli.advise import settled  # it has to look at the data, which takes a worker
+
+        recipe, recipe_file = settled(arguments)
     specs = runs_of(recipe, offline=arguments.offline)
     for spec in specs:
         must_fit(spec.plan)
@@ -37,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     from tlscale.cli.judge import conclude, described, gate  # numpy and scipy, not for a dry run
 
     for spec in specs:
-        prepare(spec, Path(arguments.recipe), changed=arguments.resume_changed)
+        prepare(spec, recipe_file, changed=arguments.resume_changed)
         for single in (*spec.arms, spec):
             train(single, quiet=arguments.json)
     root = Path(recipe.output_dir or f"runs/{recipe.name}")

@@ -103,6 +103,26 @@ class RunLayout:
         return self.root / "probe.json"
 
     @property
+    def evidence(self) -> Path:
+        """What `tlscale advise` saw of a task."""
+        return self.root / "evidence.json"
+
+    @property
+    def advice(self) -> Path:
+        """What `tlscale advise` makes of it."""
+        return self.root / "advice.json"
+
+    @property
+    def advised(self) -> Path:
+        """The recipe with the advised strategy, to be run."""
+        return self.root / "advised.yaml"
+
+    @property
+    def race(self) -> Path:
+        """The folder of a race between proposals."""
+        return self.root / "race"
+
+    @property
     def examples(self) -> Path:
         """The tokenized rows of every role, which can always be made again."""
         return self.root / "examples"

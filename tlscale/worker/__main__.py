@@ -29,6 +29,7 @@ CHOICES = (
     "merge",
     "predict",
     "probe",
+    "advise",
     "tasks",
     "replay",
     "publish",

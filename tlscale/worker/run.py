@@ -19,6 +19,7 @@ from tlscale.planning.summary import facts_of
 from tlscale.planning.types import Plan
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import exclusive, read_lines, write_json, write_text
+from tlscale.worker.advising import look
 from tlscale.worker.console import Reporter
 from tlscale.worker.examples import load_examples
 from tlscale.worker.inspection import inspect
@@ -162,6 +163,7 @@ ACTIONS: dict[str, Callable[..., None]] = {
     "predict": predict,
     "replay": replay,
     "probe": probe,
+    "advise": look,
     "tasks": tasks,
     "publish": prepare,
     "examine": examine,

@@ -1,0 +1,101 @@
+"""`tlscale advise` and `strategy: {kind: auto}` on small encoders, and Banking77 with one row a class."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration import minilm, tiny
+from tlscale.recipe.load import read
+
+ROOT = Path(__file__).parents[2]
+RECIPE = """\
+version: 1
+name: colours
+model: {model_name_or_path: ./bert, task: sequence-classification}
+data:
+  train: {path: rows.jsonl, text: text, label: label}
+  test: {path: test.jsonl, text: text, label: label}
+  max_length: 32
+strategy: {kind: auto}
+train: {num_train_epochs: 2}
+evaluate: {target: [accuracy]}
+hardware: {device: cpu}
+"""
+
+
+def tlscale(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "tlscale", *arguments], cwd=folder, env=environment, check=False,
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("advise")
+    (made / "bert").mkdir()
+    tiny.bert(made / "bert")
+    tiny.sentences(made / "rows.jsonl", 80)
+    tiny.sentences(made / "test.jsonl", 30, seed=1)
+    (made / "r.yaml").write_text(RECIPE)
+    return made
+
+
+def test_auto_looks_chooses_and_runs_what_it_chose(folder: Path) -> None:
+    done = tlscale(folder, "run", "r.yaml")
+    assert done.returncode == 0, done.stderr
+    advice = json.loads((folder / "runs/colours-advice/advice.json").read_text())
+    chosen = advice["proposals"][0]
+    assert f"advice    {advice['word']}" in done.stdout
+    assert advice["evidence"]["linear"]["value"] > 0.8, "the mean of the words tells the colour"
+    assert advice["evidence"]["shuffled"]["value"] < 0.5
+    assert advice["evidence"]["tfidf"]["value"] > 0.8
+    ran = json.loads((folder / "runs/colours/plan.json").read_text())["recipe"]
+    assert ran["strategy"] == chosen["strategy"]
+    assert ran["train"]["num_train_epochs"] == 2.0, "what the recipe says wins over what is advised"
+    assert read(folder / "runs/colours-advice/advised.yaml")["strategy"] == chosen["strategy"]
+
+
+def test_a_race_trains_the_proposals_on_held_out_rows(folder: Path) -> None:
+    done = tlscale(folder, "advise", "r.yaml", "output_dir=runs/raced", "--race", "240", "--json")
+    assert done.returncode == 0, done.stderr
+    advice = json.loads(done.stdout)
+    values = [advice["race"].get(proposal["name"]) for proposal in advice["proposals"]]
+    known = [value for value in values if value is not None]
+    assert known == sorted(known, reverse=True)
+    assert known, advice["race"]
+    for name in advice["race"]:
+        plan = json.loads((folder / f"runs/raced-advice/race/{name}/000/plan.json").read_text())
+        assert plan["recipe"]["evaluate"]["split"] == "validation"
+
+
+def test_what_cannot_be_meant_leaves_nothing(folder: Path) -> None:
+    done = tlscale(folder, "advise", "r.yaml", "output_dir=elsewhere", "data.train.path=rose.jsonl")
+    assert done.returncode == 2
+    assert "did you mean rows.jsonl" in done.stderr
+    done = tlscale(folder, "plan", "r.yaml")
+    assert done.returncode == 2
+    assert "tlscale advise" in done.stderr
+    assert not (folder / "elsewhere-advice").exists()
+
+
+def test_one_row_a_class_of_banking77_is_zero_shot(data_root: Path, tmp_path: Path) -> None:
+    source = f"{{path: {data_root}/banking77/train.csv, text: text, label: category, per_class: 1}}"
+    (tmp_path / "r.yaml").write_text(
+        "version: 1\nname: one\nstrategy: {kind: auto}\nhardware: {device: cpu}\n"
+        f"model: {{model_name_or_path: {minilm.folder()}, task: sequence-classification}}\n"
+        f"data: {{train: {source}, max_length: 128, test_split: 0.0}}\n"
+    )
+    done = tlscale(tmp_path, "advise", "r.yaml", "--json")
+    assert done.returncode == 0, done.stderr
+    advice = json.loads(done.stdout)
+    assert advice["word"] == "zero-shot suffices"
+    assert advice["proposals"][0]["strategy"] == {"kind": "none"}
+    assert advice["evidence"]["rows"] == 77

@@ -1,7 +1,8 @@
 """Quantization x backend x what trains: `python -m tests.distributed.compatibility RESULTS [NAME ...]`.
 
 Each cell trains a few steps, is saved and verified, or is refused by the plan; RESULTS gets one JSON object
-a line. NAMEs (`nf4-zero3`) choose pairs of quantization and backend; without any, all are run.
+a line. NAMEs choose pairs of quantization and backend (`nf4-zero3`) or single cells (`nf4-zero3-dora`);
+without any, all are run.
 """
 
 from __future__ import annotations
@@ -47,19 +48,20 @@ def cells(pair: str, model: Path, rows: Path) -> list[dict[str, Any]]:
     ]
 
 
-def run(pair: str, folder: Path) -> list[dict[str, Any]]:
-    """What became of the cells of a pair: trained and verified, refused, or broken."""
+def run(name: str, folder: Path) -> list[dict[str, Any]]:
+    """What became of the cells of a pair, or of one: trained and verified, refused, or broken."""
+    pair = "-".join(name.split("-")[:2])
     model, rows = tiny.llama(folder / "llama"), tiny.sentences(folder / "rows.jsonl", 24)
     processes = 1 if pair.endswith("-single") else 2
     outcomes: dict[str, kit.Outcome] = {}
-    pending = cells(pair, model, rows)
+    pending = [cell for cell in cells(pair, model, rows) if cell["name"].startswith(name)]
     while pending:
         # a cell that breaks takes its processes along, so those after it get new ones
         found = kit.run(pending, folder / f"{pair}-{len(pending)}", processes=processes)
         broken = next((i for i, o in enumerate(found.values()) if o.error and not o.refused), len(pending))
         outcomes |= dict(list(found.items())[: broken + 1])
         pending = pending[broken + 1 :]
-    quantization, _, backend = pair.partition("-")
+    quantization, backend = pair.split("-")
     return [
         {
             "quantization": quantization,
@@ -74,6 +76,10 @@ def run(pair: str, folder: Path) -> list[dict[str, Any]]:
     ]
 
 
+def _cell(row: dict[str, Any]) -> tuple[str, str, str]:
+    return row["quantization"], row["backend"], row["trains"]
+
+
 def _word(outcome: kit.Outcome) -> str:
     if outcome.error:
         return "refused" if outcome.refused else "broken"
@@ -83,16 +89,18 @@ def _word(outcome: kit.Outcome) -> str:
 
 
 def main(results: Path, names: Sequence[str]) -> int:
-    found = []
+    found: list[dict[str, Any]] = []
     kept = [json.loads(line) for line in results.read_text().splitlines()] if results.is_file() else []
-    for pair in names or pairs():
+    for name in names or pairs():
+        before = len(found)
         with tempfile.TemporaryDirectory() as temporary:
-            found += run(pair, Path(temporary))
-        done = {(row["quantization"], row["backend"]) for row in found}
-        rows = [row for row in kept if (row["quantization"], row["backend"]) not in done] + found
+            found += run(name, Path(temporary))
+        done = {_cell(row) for row in found}
+        rows = [row for row in kept if _cell(row) not in done] + found
         results.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        for row in found[-len(TRAINS) :]:
-            print(f"{pair:<14} {row['trains']:<16} {row['outcome']:<8} {row['said'][:300]}", flush=True)
+        for row in found[before:]:
+            head = f"{'-'.join(_cell(row)[:2]):<14} {row['trains']:<16} {row['outcome']:<8}"
+            print(f"{head} {row['said'][:300]}", flush=True)
     broken = sum(row["outcome"] == "broken" for row in found)
     print(f"{len(found)} cells: {sum(r['outcome'] == 'trains' for r in found)} train and verify, "
           f"{sum(r['outcome'] == 'refused' for r in found)} are refused, {broken} are broken")  # fmt: skip

@@ -108,6 +108,25 @@ def test_a_pooled_head_is_not_sharded() -> None:
         check(recipe, facts, (stage_of(recipe, facts, **POOLED),), world(sharding="fsdp2"))
 
 
+DORA = Adapter(peft_type="LORA", fields={"r": 4, "use_dora": True})
+
+
+@pytest.mark.parametrize(
+    ("quantization", "sharding", "adapter", "fix"),
+    [
+        ("int8", "fsdp2", LORA, "nf4, or hardware.sharding to none, zero1 or zero2"),
+        ("nf4", "zero3", DORA, "fsdp2, zero2 or none, or leave use_dora out"),
+    ],
+)
+def test_quantized_weights_that_cannot_be_sharded(
+    quantization: str, sharding: str, adapter: Adapter, fix: str
+) -> None:
+    recipe, facts = recipe_of(model={"quantization": quantization}), llama()
+    made = stage_of(recipe, facts, adapter=adapter, rules=ADAPT["rules"])
+    with pytest.raises(PlanError, match=fix):
+        check(recipe, facts, (made,), world(sharding=sharding))
+
+
 def test_the_rest_goes_together() -> None:
     recipe, facts = recipe_of(), llama()
     made = stage_of(recipe, facts, adapter=LORA, rules=ADAPT["rules"])

@@ -12,6 +12,11 @@ def _kind(case: Case) -> str:
     return "" if case.stage is None or case.stage.adapter is None else case.stage.adapter.peft_type
 
 
+def _uses_dora(case: Case) -> bool:
+    adapter = None if case.stage is None else case.stage.adapter
+    return adapter is not None and bool(adapter.fields.get("use_dora"))
+
+
 def _is_zero(case: Case) -> bool:
     return case.world.sharding.startswith("zero")
 
@@ -52,6 +57,18 @@ CLASHES: tuple[Clash, ...] = (
         lambda c: c.world.dtype == "float16" and c.world.sharding != "none",
         "float16 needs its loss scaled, which sharding doesn't do here",
         "set model.dtype to bfloat16 or float32, or hardware.sharding to none",
+    ),
+    Clash(
+        "model.quantization",
+        lambda c: c.recipe.model.quantization == "int8" and c.world.sharding == "fsdp2",
+        "an 8-bit layer looks for its scales on the very parameter that sharding takes the place of",
+        "set model.quantization to nf4, or hardware.sharding to none, zero1 or zero2",
+    ),
+    Clash(
+        "model.quantization",
+        lambda c: c.quantized and _uses_dora(c) and c.world.sharding == "zero3",
+        "DoRA unpacks a whole weight outside its layer, and ZeRO-3 gathers it only inside",
+        "set hardware.sharding to fsdp2, zero2 or none, or leave use_dora out",
     ),
     Clash(
         "strategy",

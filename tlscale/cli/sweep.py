@@ -39,6 +39,9 @@ def sweep(arguments: argparse.Namespace) -> int:
         return int(ExitCode.OK)
     for search in result.searches:
         print(f"\n{table(search)}")
+    left = sum(trial.state == "running" for search in result.searches for trial in search.trials)
+    if left:
+        print(f"\n{left} still running in other processes; the last to end writes the best of all")
     print(f"\nOpen {page}")
     print(f"Next: tlscale run {shlex.quote(str(made.layout.best))}")
     return int(ExitCode.OK)

@@ -107,6 +107,8 @@ def _classify(seen: Evidence) -> tuple[Word, tuple[Proposal, ...], list[str]]:
         return "too little to tell", (_features(seen),), [reason]
     name, best = trained
     said = [f"A {name} on frozen features is right on {_share(best)} of rows it was not fitted to."]
+    if seen.examined < seen.rows:
+        said.append(f"That is from {seen.examined:,} of {seen.rows:,} rows; all of them will give more.")
     if seen.tfidf is not None:
         said.append(f"TF-IDF and logistic regression, without any pretraining: {_share(seen.tfidf)}.")
     chance = max(seen.majority or 0.0, seen.shuffled.high if seen.shuffled else 0.0)

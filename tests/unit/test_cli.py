@@ -37,7 +37,7 @@ def test_the_surface_is_frozen() -> None:
 COMMANDS = (
     "init check plan run probe "
     "sweep advise "
-    "eval tasks verify report compare merge predict "
+    "eval tasks verify report compare merge soup predict "
     "audit replay submit status list logs cancel resume lint "
     "push reproduce runs "
     "plugins env schema completion"

@@ -216,11 +216,31 @@ def _init(commands: Commands) -> None:
     made.add_argument("-o", "--output", metavar="FILE", help="where to write it; by default JOB.yaml")
 
 
+def _soup(commands: Commands) -> None:
+    made = _command(
+        commands, "soup", "mix runs' results, or one with its base, if any mixture is better", "soup"
+    )
+    made.add_argument("run_dirs", nargs="+", metavar="RUN", help="run directories of one base")
+    made.add_argument("-o", "--output", metavar="FOLDER", required=True, help="a new folder")
+    made.add_argument("--method", choices=("mean", "ties", "dare"), default="mean", help="for several runs")
+    made.add_argument(
+        "--alpha",
+        metavar="A,B",
+        default="0.25,0.5,0.75",
+        help="for one run: shares of the way from its base",
+    )
+    made.add_argument(
+        "--density", metavar="D", default="0.2", help="share of entries that ties and dare keep"
+    )
+    made.add_argument("--json", action="store_true", help="print one JSON object")
+
+
 def _use(commands: Commands) -> None:
     made = _command(commands, "merge", "write the final adapter and its base as one checkpoint", "use")
     made.add_argument("run_dir", metavar="RUN", help="a run directory")
     made.add_argument("-o", "--output", metavar="FOLDER", help="a new folder; by default RUN/merged")
     made.add_argument("--json", action="store_true", help="print one JSON object")
+    _soup(commands)
     made = _command(commands, "predict", "ask a run's result: one text, a file, or lines of stdin", "use")
     made.add_argument("run_dir", metavar="RUN", help="a run directory")
     made.add_argument("text", nargs="?", metavar="TEXT", help="the input; for image models, a path")

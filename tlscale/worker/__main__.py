@@ -30,6 +30,7 @@ CHOICES = (
     "predict",
     "probe",
     "advise",
+    "soup",
     "tasks",
     "replay",
     "publish",

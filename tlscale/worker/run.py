@@ -25,6 +25,7 @@ from tlscale.worker.examples import load_examples
 from tlscale.worker.inspection import inspect
 from tlscale.worker.measure import Judge, base_arm, control_arms, model_arm
 from tlscale.worker.merging import merge
+from tlscale.worker.mixing import soup
 from tlscale.worker.predicting import predict
 from tlscale.worker.probing import probe
 from tlscale.worker.publication import check as examine
@@ -164,6 +165,7 @@ ACTIONS: dict[str, Callable[..., None]] = {
     "replay": replay,
     "probe": probe,
     "advise": look,
+    "soup": soup,
     "tasks": tasks,
     "publish": prepare,
     "examine": examine,

@@ -27,7 +27,9 @@ BUILTINS: dict[str, dict[str, str]] = {
         "peft": "tlscale.strategies.peft:STRATEGY",
     },
     "tlscale.objectives": {
+        "cdan": "tlscale.engine.terms.adversarial:make_cdan",
         "coral": "tlscale.engine.terms.aligning:make_coral",
+        "dann": "tlscale.engine.terms.adversarial:make_dann",
         "ewc": "tlscale.engine.terms.staying:make_ewc",
         "kl_to_base": "tlscale.engine.terms.base:make_kl_to_base",
         "l2_sp": "tlscale.engine.terms.staying:make_l2_sp",

@@ -29,6 +29,7 @@ SECTIONS = {
     "RDrop": "train.objective.rdrop",
     "Replay": "train.objective.replay",
     "Alignment": "train.objective.coral, train.objective.mmd",
+    "Adversarial": "train.objective.dann, train.objective.cdan",
     "Mcc": "train.objective.mcc",
     "Hardware": "hardware",
     "Evaluate": "evaluate",

@@ -46,6 +46,7 @@ def run(root: Path, model: Path, processes: int) -> Path:
                     "objective": {
                         "l2_sp": {"weight": 0.1}, "ewc": {"weight": 0.1, "rows": 5}, "replay": {},
                         "coral": {}, "mmd": {"weight": 0.5}, "mcc": {"weight": 0.5},
+                        "cdan": {"weight": 0.5},
                     },
                 },
                 "hardware": {"device": "cpu", "processes": processes},

@@ -19,11 +19,13 @@ from tlscale.data.examples import Example
 from tlscale.engine.loop import Training, train
 from tlscale.engine.objectives import Setting, make_terms, task, task_loss
 from tlscale.engine.streams import stream_micros
+from tlscale.engine.terms.adversarial import Conditioned, reverse, strength
 from tlscale.engine.terms.aligning import WIDTHS, coral, mcc, mmd
 from tlscale.engine.terms.base import divergence
 from tlscale.engine.terms.staying import fisher
 from tlscale.engine.view import View
 from tlscale.errors import PlanError
+from tlscale.models.heads import PooledClassifier, PooledHead
 from tlscale.models.quiet import quiet
 from tlscale.models.shifts import shifts
 from tlscale.planning.strategy import terms
@@ -266,3 +268,77 @@ def test_what_a_term_lacks_is_said(tmp_path: Path) -> None:
     many = with_terms(training(tmp_path, accumulation=2), Term(name="mcc", options={"temperature": 2.5}))
     with pytest.raises(PlanError, match="gradient_accumulation_steps to 1"):
         make_terms(setting(llama(), many))
+
+
+def classifier() -> PooledClassifier:
+    torch.manual_seed(0)
+    return PooledClassifier(nn.Identity(), "mean", PooledHead(4, 3, 5), normalize=False)
+
+
+def made(name: str, module: nn.Module, tmp_path: Path) -> Any:
+    term = Term(name=name, options={"hidden": 6, "lr_scale": 1.0})
+    given = replace(with_terms(training(tmp_path), term), streams={"unlabelled": examples(2)})
+    return make_terms(setting(module, given))[1][1]
+
+
+def domains() -> dict[str, dict[str, Tensor]]:
+    torch.manual_seed(1)
+    return {
+        "train": {"features": torch.randn(7, 4), "labels": torch.zeros(7, dtype=torch.int64)},
+        "unlabelled": {"features": torch.randn(5, 4) + 2.0, "labels": torch.zeros(5, dtype=torch.int64)},
+    }
+
+
+@pytest.mark.parametrize("name", ["dann", "cdan"])
+def test_the_discriminator_learns_and_the_features_flee(name: str, tmp_path: Path) -> None:
+    module, batches = classifier(), domains()
+    term = made(name, module, tmp_path)
+    before = {n: p.detach().clone() for n, p in module.named_parameters()}
+    losses = []
+    for _ in range(300):
+        loss = term.total(View(module, batches, progress=0.0)) / term.count(batches)
+        loss.backward()
+        losses.append(float(loss.detach()))
+        term.after()
+    assert losses[0] == pytest.approx(0.69, abs=0.3), "a new discriminator knows nothing"
+    assert losses[-1] < 0.9 * losses[0]
+    for key, p in module.named_parameters():
+        assert torch.equal(p, before[key])
+        assert p.grad is None or not p.grad.any(), "at the start features hear nothing of it"
+    loss = term.total(View(module, batches, progress=1.0)) / term.count(batches)
+    loss.backward()
+    with torch.no_grad():
+        for p in module.head.hidden.parameters():
+            assert p.grad is not None
+            p -= 0.05 * p.grad
+    fled = float(term.total(View(module, batches, progress=1.0)).detach()) / term.count(batches)
+    assert fled > losses[-1], "going down the reversed gradient makes the domains harder to tell"
+
+
+def test_reversal_turns_the_gradient_round() -> None:
+    rows = torch.ones(2, 3, requires_grad=True)
+    (reverse(rows, 0.5) * 2).sum().backward()
+    assert rows.grad is not None
+    assert torch.equal(rows.grad, torch.full((2, 3), -1.0))
+    assert strength(0.0) == 0.0
+    assert 0.99 < strength(1.0) < 1.0
+
+
+def test_conditioning_is_the_outer_product_or_near_it() -> None:
+    features, chances = torch.randn(3, 4), torch.rand(3, 2)
+    whole = Conditioned(4, 2, torch.Generator().manual_seed(0))(features, chances)
+    assert torch.allclose(whole[1], torch.outer(chances[1], features[1]).flatten())
+    many, classes = torch.randn(2, 600), torch.rand(2, 8)
+    projected = Conditioned(600, 8, torch.Generator().manual_seed(0))(many, classes)
+    assert projected.shape == (2, 4096)
+    exact = (many[0] @ many[0]) * (classes[0] @ classes[0])
+    assert float(projected[0] @ projected[0]) == pytest.approx(float(exact), rel=0.2)
+
+
+def test_rows_that_count_for_nothing_are_left_out_of_the_game(tmp_path: Path) -> None:
+    module, batches = classifier(), domains()
+    term = made("dann", module, tmp_path)
+    alone = float(term.total(View(module, batches, absent=frozenset({"train"}))).detach())
+    both = float(term.total(View(module, batches)).detach())
+    assert 0 < alone < both
+    assert term.count({"unlabelled": batches["unlabelled"]}) == 5

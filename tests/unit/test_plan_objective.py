@@ -37,6 +37,7 @@ def planned(task: str, objective: dict[str, Any], slots: dict[str, Any], **parts
         (CLASSIFY, {"coral": {}}, {}, {"data": ALL_ROWS}, "set head: pooled"),
         (CLASSIFY, {"mmd": {}}, POOLED, {"data": ALL_ROWS}, r"set strategy\.hidden"),
         (CLASSIFY, {"kl_to_base": {}}, {}, {}, "the head is new"),
+        (CLASSIFY, {"dann": {}}, POOLED, {"data": ALL_ROWS}, r"set strategy\.hidden"),
         ("causal-lm", {"l2_sp": {}}, PROMPTS, {}, "PROMPT_TUNING adds no change of weights"),
         ("causal-lm", {"ewc": {}}, DORA, {"data": ALL_ROWS}, "DoRA adds no change"),
         ("causal-lm", {"l2_sp": {}}, {}, {"model": {"init": "scratch"}}, "these begin random"),
@@ -54,6 +55,7 @@ def test_refused(task: str, objective: Any, slots: Any, parts: Any, said: str) -
 @pytest.mark.parametrize(
     ("task", "objective", "slots"),
     [
+        (CLASSIFY, {"dann": {}, "cdan": {"hidden": 4}}, MOVING),
         ("causal-lm", {"l2_sp": {}, "ewc": {}, "kl_to_base": {}, "replay": {}, "rdrop": {}}, ADAPT),
         ("causal-lm", {"l2_sp": {}, "kl_to_base": {"on": "replay"}}, {}),
         (CLASSIFY, {"coral": {}, "mmd": {}, "mcc": {}, "label_smoothing": 0.1}, MOVING),
@@ -62,6 +64,13 @@ def test_refused(task: str, objective: Any, slots: Any, parts: Any, said: str) -
 )
 def test_let_through_in_any_combination(task: str, objective: Any, slots: Any) -> None:
     planned(task, objective, slots, data=ALL_ROWS)
+
+
+def test_a_discriminator_is_in_no_checkpoint() -> None:
+    recipe = recipe_of(CLASSIFY, train={"objective": {"dann": {}}, "save_steps": 5}, data=ALL_ROWS)
+    facts = llama(labels=LABELS)
+    with pytest.raises(PlanError, match=r"leave train\.save_steps out"):
+        check(recipe, facts, (stage_of(recipe, facts, **MOVING),), CPU)
 
 
 def test_terms_are_a_closed_list_with_typed_options() -> None:

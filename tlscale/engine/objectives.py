@@ -29,12 +29,14 @@ class Objective:
     """`total(view)` is a scalar tensor, `count(batches)` what to divide it by.
 
     `count` gets only the streams that have rows on this process; where it is 0, the term counts for
-    nothing. `needs` names the streams besides the training rows.
+    nothing. `needs` names the streams besides the training rows. `after()` follows the last backward
+    pass of a step, for terms that learn themselves.
     """
 
     total: Callable[[View], Tensor]
     count: Callable[[Batches], float]
     needs: tuple[str, ...] = ()
+    after: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)

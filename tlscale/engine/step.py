@@ -89,10 +89,7 @@ def optimize(
     beside = beside or Beside()
     made = [_batches(micro or [filler], beside, index, collate) for index, micro in enumerate(micros)]
     # how much of each term this process has in each micro-batch, and how much all have in the step
-    own = [
-        [term.count(_live(batches, bool(micro))) for _, term in terms]
-        for batches, micro in zip(made, micros, strict=True)
-    ]
+    own = [_counts(terms, batches, bool(micro)) for batches, micro in zip(made, micros, strict=True)]
     counts = [max(1.0, runtime.total(sum(one[index] for one in own))) for index in range(len(terms))]
     summed = torch.zeros((), device=runtime.device)
     for index, (batches, micro) in enumerate(zip(made, micros, strict=True)):
@@ -106,6 +103,8 @@ def optimize(
             session.backward(loss)
         summed += loss.detach()
         passed()
+    for _, term in terms:
+        term.after()
     loss_value = runtime.total(float(summed))
     passed()
     if not math.isfinite(loss_value):
@@ -134,8 +133,9 @@ def _view(module: nn.Module, batches: Batches, beside: Beside, runtime: Runtime,
     )
 
 
-def _live(batches: Batches, has_rows: bool) -> Batches:
-    return batches if has_rows else {name: batch for name, batch in batches.items() if name != TRAIN}
+def _counts(terms: Terms, batches: Batches, has_rows: bool) -> list[float]:
+    there = {name: batch for name, batch in batches.items() if has_rows or name != TRAIN}
+    return [term.count(there) for _, term in terms]
 
 
 @torch.no_grad()

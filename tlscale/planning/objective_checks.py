@@ -10,8 +10,9 @@ from tlscale.recipe.types import Recipe
 LOW_RANK = "LORA"
 WHOLE = ("single", "ddp")
 STAYING = ("l2_sp", "ewc")
-ALIGNING = ("coral", "mmd")
-STATISTICS = (*ALIGNING, "mcc")
+ADVERSARIAL = ("dann", "cdan")
+ALIGNING = ("coral", "mmd", *ADVERSARIAL)
+ON_TARGET = (*ALIGNING, "mcc")
 CLASSIFICATION = ("sequence-classification", "image-classification")
 
 
@@ -28,7 +29,7 @@ def objective_problems(
     pooled, task = stage.head.kind == "pooled", recipe.model.task
     for name in names:
         key = f"train.objective.{name}"
-        if name in STATISTICS and task not in CLASSIFICATION:
+        if name in ON_TARGET and task not in CLASSIFICATION:
             found.append(f"{key}: is about classes, and {task} has none; use replay or kl_to_base")
         elif name in ALIGNING and not pooled:
             found.append(
@@ -50,6 +51,7 @@ def objective_problems(
             )
         if name in STAYING and recipe.model.init == "scratch":
             found.append(f"{key}: keeps weights where they began, and these begin random; leave it out")
+        found += _adversarial(name, key, stage, world)
         whole = name in STAYING or (name == "kl_to_base" and stage.adapter is None)
         if whole and world.backend not in WHOLE:
             found.append(
@@ -63,8 +65,20 @@ def objective_problems(
     return found
 
 
+def _adversarial(name: str, key: str, stage: Stage, world: World) -> list[str]:
+    found = []
+    if name in ADVERSARIAL and stage.budget.save_steps is not None:
+        found.append(
+            f"{key}: its discriminator is in no checkpoint, so a run can't go on from one; leave "
+            "train.save_steps out"
+        )
+    if name in ADVERSARIAL and world.dtype == "float16":
+        found.append(f"{key}: doesn't know of float16's loss scaling; use bfloat16 or float32")
+    return found
+
+
 def _needed(names: dict[str, dict[str, JsonValue]]) -> list[tuple[str, str]]:
-    needed = [(name, "unlabelled") for name in names if name in STATISTICS]
+    needed = [(name, "unlabelled") for name in names if name in ON_TARGET]
     needed += [(name, "replay") for name in names if name in ("ewc", "replay")]
     if names.get("kl_to_base", {}).get("on") == "replay":
         needed.append(("kl_to_base", "replay"))

@@ -55,6 +55,16 @@ class Alignment(Frozen):
     weight: Weight = Field(1.0, description=WEIGHT)
 
 
+class Adversarial(Frozen):
+    """How well a discriminator tells training rows from data.unlabelled, with its gradient reversed."""
+
+    weight: Weight = Field(1.0, description=WEIGHT)
+    hidden: Annotated[int, Field(gt=0)] = Field(128, description="Hidden units of the discriminator.")
+    lr_scale: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="Factor on the stage's learning rate, for the discriminator."
+    )
+
+
 class Mcc(Frozen):
     """Class confusion on data.unlabelled (Jin et al. 2020, arXiv:1912.03699)."""
 
@@ -78,5 +88,11 @@ class Objective(Frozen):
     )
     mmd: Alignment | None = Field(
         None, description="Aligns distributions with data.unlabelled by kernels (Long et al. 2015)."
+    )
+    dann: Adversarial | None = Field(
+        None, description="Aligns features against a discriminator (Ganin et al. 2016)."
+    )
+    cdan: Adversarial | None = Field(
+        None, description="The same, given the predicted classes (Long et al. 2018)."
     )
     mcc: Mcc | None = Field(None, description="Makes predictions on data.unlabelled unconfused.")

@@ -1,0 +1,134 @@
+"""Domain adaptation against a discriminator: features from which it can't tell the domains.
+
+The discriminator learns to tell them, and the features get its gradient reversed, so that both are done in
+one pass (Ganin et al. 2016). It belongs to the term: it is no part of the model, and goes away with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import AdamW
+
+from tlscale.engine.objectives import Objective, Setting, rows_in
+from tlscale.engine.view import TRAIN, Batches, View
+from tlscale.errors import PlanError
+from tlscale.models.heads import PooledClassifier
+
+OTHER = "unlabelled"
+WIDEST = 4096  # of the product of features and classes; beyond it, random projections stand in
+STEEPNESS = 10.0
+
+
+class _Reversal(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, rows: Tensor, factor: float) -> Tensor:
+        context.factor = factor
+        return rows.view_as(rows)
+
+    @staticmethod
+    def backward(context: Any, *slopes: Tensor) -> tuple[Tensor, None]:
+        return -context.factor * slopes[0], None
+
+
+def reverse(rows: Tensor, factor: float) -> Tensor:
+    """`rows` as they are, with the gradient turned round and multiplied by `factor`."""
+    turned: Tensor = _Reversal.apply(rows, factor)  # type: ignore[no-untyped-call]
+    return turned
+
+
+def strength(progress: float) -> float:
+    """From 0 at the start to almost 1 at the end, as in Ganin et al. 2016, so that noise comes late."""
+    return 2.0 / (1.0 + math.exp(-STEEPNESS * progress)) - 1.0
+
+
+class Conditioned(nn.Module):
+    """Features and class probabilities in one vector a row: their outer product, or projections of it.
+
+    Long et al. 2018 (arXiv:1705.10667), equations 5 and 6.
+    """
+
+    def __init__(self, features: int, classes: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.of_features: Tensor
+        self.of_classes: Tensor
+        self.whole = features * classes <= WIDEST
+        self.width = features * classes if self.whole else WIDEST
+        if not self.whole:
+            self.register_buffer("of_features", torch.randn(features, WIDEST, generator=generator))
+            self.register_buffer("of_classes", torch.randn(classes, WIDEST, generator=generator))
+
+    def forward(self, features: Tensor, chances: Tensor) -> Tensor:
+        if self.whole:
+            return (chances[:, :, None] * features[:, None, :]).flatten(1)
+        projected: Tensor = (features @ self.of_features) * (chances @ self.of_classes)
+        return projected / math.sqrt(WIDEST)
+
+
+def make_dann(options: Mapping[str, Any], setting: Setting) -> Objective:
+    """DANN (Ganin et al. 2016, arXiv:1505.07818): the discriminator sees the features."""
+    _, width, _ = _shape(setting, "dann")
+    return _against(options, setting, width, lambda view, stream: view.features(stream))
+
+
+def make_cdan(options: Mapping[str, Any], setting: Setting) -> Objective:
+    """CDAN (Long et al. 2018, arXiv:1705.10667): it sees the features with the predicted classes."""
+    module, width, classes = _shape(setting, "cdan")
+    conditioned = Conditioned(width, classes, torch.Generator().manual_seed(0))
+    conditioned.to(next(module.parameters()).device)
+
+    def seen(view: View, stream: str) -> Tensor:
+        rows: Tensor = conditioned(view.features(stream), view.logits(stream).softmax(dim=-1).detach())
+        return rows
+
+    return _against(options, setting, conditioned.width, seen)
+
+
+def _shape(setting: Setting, term: str) -> tuple[PooledClassifier, int, int]:
+    module = setting.module
+    if not isinstance(module, PooledClassifier):
+        raise PlanError(
+            f"train.objective.{term}: aligns the features under a head of our own; set head: pooled"
+        )
+    return module, module.head.output.in_features, module.head.output.out_features
+
+
+def _against(options: Mapping[str, Any], setting: Setting, width: int, seen: Any) -> Objective:
+    device, world = setting.runtime.device, setting.runtime.world
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        player = nn.Sequential(
+            nn.Linear(width, int(options["hidden"])), nn.ReLU(), nn.Linear(int(options["hidden"]), 1)
+        ).to(device)
+    rate = setting.planned.stage.update.learning_rate * float(options["lr_scale"])
+    optimizer = AdamW(player.parameters(), lr=rate)
+
+    def total(view: View) -> Tensor:
+        parts = []
+        for stream, domain in ((TRAIN, 1.0), (OTHER, 0.0)):
+            logits = player(reverse(seen(view, stream), strength(view.progress)))[:, 0]
+            wanted = torch.full_like(logits, domain)
+            loss = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
+            parts.append(loss * (0.0 if stream in view.absent else 1.0))
+        return torch.stack(parts).sum()
+
+    def count(batches: Batches) -> float:
+        return rows_in(batches, TRAIN) + rows_in(batches, OTHER)
+
+    def after() -> None:
+        for parameter in player.parameters():
+            if world > 1 and parameter.grad is not None:
+                # as for the model: each process has its part of the sum, times the number of processes
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= world
+        if all(p.grad is None or bool(p.grad.isfinite().all()) for p in player.parameters()):
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return Objective(total, count, (OTHER,), after)

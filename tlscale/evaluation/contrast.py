@@ -12,9 +12,11 @@ import numpy as np
 
 from tlscale.evaluation import stats
 from tlscale.evaluation.stats import Effect, Floats
-from tlscale.evaluation.types import Outcome
+from tlscale.evaluation.types import HIGHER_IS_BETTER, Outcome
 
 RIGHT_OR_WRONG = ("accuracy", "exact_match")
+# What a negative log-likelihood is divided by, and whether its exponential is taken.
+SIZES = {"word_perplexity": "words", "byte_perplexity": "bytes", "bits_per_byte": "bytes"}
 LARGEST_EXPONENT = 700.0
 
 
@@ -57,6 +59,7 @@ def contrast(
     """
     features, of = _statistic(candidate, control, metric)
     seeds, items, _ = features.shape
+    binary = _is_right_or_wrong((*candidate, *control), metric)
     effect = float(of(features.sum(axis=1)).mean())
     judged, how = features, of
     if metric in RIGHT_OR_WRONG:
@@ -65,7 +68,7 @@ def contrast(
     resampled = stats.resample(judged, how, seed=seed, draws=draws)
     interval = stats.interval(resampled, level)
     p_value = stats.p_two_sided(resampled)
-    if metric in RIGHT_OR_WRONG and seeds == 1:
+    if binary and seeds == 1:
         better = features[0, :, 0] - features[0, :, 1]
         p_value = stats.mcnemar_exact(int((better > 0).sum()), int((better < 0).sum()))
     return Contrasted(
@@ -77,16 +80,16 @@ def contrast(
         p_margin=stats.tost(resampled, margin),
         n_items=items,
         n_seeds=seeds,
-        method=_method(metric, seeds, items, draws),
+        method=_method(binary, seeds, items, draws),
     )
 
 
-def _method(metric: str, seeds: int, items: int, draws: int) -> str:
+def _method(binary: bool, seeds: int, items: int, draws: int) -> str:
     over = f"{items:,} paired items" if seeds == 1 else f"{seeds} seeds and {items:,} paired items"
     text = f"bootstrap over {over}, {draws:,} draws"
     if seeds > 1:
         return f"Hierarchical {text}, with Student's t for the spread between seeds."
-    test = "; exact McNemar test" if metric in RIGHT_OR_WRONG else ""
+    test = "; exact McNemar test" if binary else ""
     return f"BCa {text}{test}; one seed, so the spread between seeds is not in the interval."
 
 
@@ -94,18 +97,56 @@ def _statistic(
     candidate: Sequence[Sequence[Outcome]], control: Sequence[Sequence[Outcome]], metric: str
 ) -> tuple[Floats, Effect]:
     """Features [seeds, items, k] whose sums over items tell the improvement, and how."""
-    if metric in RIGHT_OR_WRONG:
+    if _is_right_or_wrong((*candidate, *control), metric):
         right = [
-            np.asarray([[float(o.correct) for o in seed] for seed in arm]) for arm in (candidate, control)
+            np.asarray([[_right(o, metric) for o in seed] for seed in arm]) for arm in (candidate, control)
         ]
         return np.stack(right, axis=-1), _share(len(candidate[0]))
     if metric in ("nll", "perplexity"):
         parts = [_likelihoods(arm) for arm in (candidate, control)]
         return np.concatenate(parts, axis=-1), _nll if metric == "nll" else _perplexity
-    assert metric == "f1_macro", metric
+    if metric in SIZES:
+        parts = [_likelihoods(arm, SIZES[metric]) for arm in (candidate, control)]
+        return np.concatenate(parts, axis=-1), _bits if metric == "bits_per_byte" else _perplexity
+    if metric != "f1_macro":
+        parts = [_means(arm, metric) for arm in (candidate, control)]
+        return np.concatenate(parts, axis=-1), _lower if HIGHER_IS_BETTER.get(metric) is False else _higher
     names = sorted({n or "" for arm in (candidate, control) for s in arm for o in s for n in _names(o)})
     parts = [_classes(arm, names) for arm in (candidate, control)]
     return np.concatenate(parts, axis=-1), _f1_of(len(names))
+
+
+def _is_right_or_wrong(arms: Sequence[Sequence[Outcome]], metric: str) -> bool:
+    """Whether every item is either right or wrong by `metric`."""
+    known = {(o.values or {}).get(metric) for arm in arms for o in arm}
+    return known <= {0.0, 1.0} or (metric in RIGHT_OR_WRONG and known == {None})
+
+
+def _right(outcome: Outcome, metric: str) -> float:
+    values = outcome.values or {}
+    return values[metric] if metric in values else float(outcome.correct)
+
+
+def _means(arm: Sequence[Sequence[Outcome]], metric: str) -> Floats:
+    """[seeds, items, 2]: the item's value and 1, or zeros where it has none."""
+    found = [[(o.values or {}).get(metric) for o in seed] for seed in arm]
+    return np.asarray(
+        [[(0.0, 0.0) if value is None else (value, 1.0) for value in seed] for seed in found], np.float64
+    )
+
+
+def _higher(sums: Floats) -> Floats:
+    """Means over the items that have the value; a resample may have none of them, and says nothing then."""
+    means = sums[..., 0::2] / np.maximum(sums[..., 1::2], 1.0)
+    return np.asarray(means[..., 0] - means[..., 1])
+
+
+def _lower(sums: Floats) -> Floats:
+    return np.asarray(-_higher(sums))
+
+
+def _bits(sums: Floats) -> Floats:
+    return np.asarray(_nll(sums) / np.log(2.0))
 
 
 def _share(items: int) -> Effect:
@@ -126,11 +167,14 @@ def _perplexity(sums: Floats) -> Floats:
     )
 
 
-def _likelihoods(arm: Sequence[Sequence[Outcome]]) -> Floats:
-    """[seeds, items, 2]: nll and tokens; a likelihood that isn't there is not a number."""
-    return np.asarray(
-        [[(float("nan") if o.nll is None else o.nll, o.tokens) for o in seed] for seed in arm], np.float64
-    )
+def _likelihoods(arm: Sequence[Sequence[Outcome]], size: str = "tokens") -> Floats:
+    """[seeds, items, 2]: nll and tokens, words or bytes; a likelihood that isn't there is not a number."""
+
+    def of(o: Outcome) -> tuple[float, float]:
+        length = o.tokens if size == "tokens" else (o.values or {}).get(size, 0.0)
+        return float("nan") if o.nll is None else o.nll, length
+
+    return np.asarray([[of(o) for o in seed] for seed in arm], np.float64)
 
 
 def _names(outcome: Outcome) -> tuple[str | None, str | None]:

@@ -51,6 +51,15 @@ class Measurement(Frozen):
     outcomes: str
 
 
+# Metrics of all items together, which can't be taken apart and paired.
+WHOLE = ("auroc", "oos_recall", "ece", "ece_temperature", "stereotype_gap", "contaminated")
+
+
+def comparable(metric: str) -> bool:
+    """Whether two models can be compared by `metric`, item by item."""
+    return metric not in WHOLE and not metric.endswith("_clean")
+
+
 HIGHER_IS_BETTER = {
     "accuracy": True,
     "f1_macro": True,

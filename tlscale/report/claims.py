@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tlscale.report.types import Claim, ClaimName, Contrast, Word
+from tlscale.report.types import Claim, Contrast, Word
 
 if TYPE_CHECKING:
     from tlscale.evaluation.contrast import Contrasted
@@ -28,7 +28,7 @@ class Margins:
 
 
 def concluded(
-    name: ClaimName,
+    name: str,
     metric: str,
     contrasted: Sequence[tuple[str, Contrasted]],
     margins: Margins,
@@ -60,7 +60,7 @@ def concluded(
     return claim, tuple(f"{name}: {reason}" for reason in reasons)
 
 
-def unmeasured(name: ClaimName, margins: Margins, why: str, metric: str | None = None) -> Claim:
+def unmeasured(name: str, margins: Margins, why: str, metric: str | None = None) -> Claim:
     """The claim that was not put to the test; `why` is a sentence."""
     return Claim(
         name=name,

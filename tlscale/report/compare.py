@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
 
 from tlscale.errors import UsageError
+from tlscale.evaluation.types import comparable
 from tlscale.report.averages import scores
 from tlscale.report.claims import Margins, concluded
 from tlscale.report.evidence import Evidence, Scored, gather
 from tlscale.report.pairing import Pairing, pair
-from tlscale.report.types import SEEDS_FOR_A_VERDICT, ArmScore, Claim, ClaimName, Comparison
+from tlscale.report.types import SEEDS_FOR_A_VERDICT, SUITES, ArmScore, Claim, Comparison
 
 Sides = Sequence[tuple[Scored, Scored]]
 
@@ -29,7 +29,7 @@ def compare(run_a: Path, run_b: Path) -> Comparison:
     claims: list[Claim] = []
     paired: dict[str, int] = {}
     unpaired: dict[str, int] = {}
-    for suite in get_args(ClaimName):
+    for suite in suites([scored.measured for pair_of in sides for scored in pair_of]):
         metric = _metric(sides, suite)
         if metric is None:
             continue
@@ -55,13 +55,19 @@ def compare(run_a: Path, run_b: Path) -> Comparison:
     )
 
 
+def suites(rows: Sequence[Mapping[tuple[str, str], object]]) -> tuple[str, ...]:
+    """The suites that any of `rows` was measured on: target, retention, then tasks in their order."""
+    found = dict.fromkeys(suite for row in rows for suite, _ in row)
+    return (*SUITES, *(suite for suite in found if suite not in SUITES))
+
+
 def _claim(
-    suite: ClaimName, metric: str, found: Pairing, b: Evidence, against: str
+    suite: str, metric: str, found: Pairing, b: Evidence, against: str
 ) -> tuple[Claim, tuple[str, ...]]:
     from tlscale.evaluation.contrast import contrast
 
     asked = b.seeds[0].plan.recipe.report
-    margins = Margins(asked.margin if suite == "target" else asked.retention_margin, asked.level)
+    margins = Margins(asked.retention_margin if suite == "retention" else asked.margin, asked.level)
     one = contrast(found.candidate, found.control, metric, level=margins.level, margin=margins.margin)
     return concluded(suite, metric, [(against, one)], margins, [one.p_value])
 
@@ -69,7 +75,7 @@ def _claim(
 def _candidate(evidence: Evidence) -> dict[str, Scored]:
     found = evidence.arms.get("tuned") or evidence.arms.get("base")
     if not found:
-        raise UsageError(f"{evidence.root} has no scores yet; run `tlscale evaluate` on it first")
+        raise UsageError(f"{evidence.root} has no scores yet; run `tlscale eval` on it first")
     return dict(found)
 
 
@@ -95,7 +101,11 @@ def _by_seed(a: dict[str, Scored], b: dict[str, Scored]) -> tuple[Sides, list[st
 def _metric(sides: Sides, suite: str) -> str | None:
     """The first metric of the suite that every run measured."""
     rows = [scored.measured for pair_of in sides for scored in pair_of]
-    found = (asked[1] for asked in rows[-1] if asked[0] == suite and all(asked in row for row in rows))
+    found = (
+        asked[1]
+        for asked in rows[-1]
+        if asked[0] == suite and comparable(asked[1]) and all(asked in row for row in rows)
+    )
     return next(found, None)
 
 

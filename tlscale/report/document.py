@@ -20,6 +20,7 @@ def document(run: RunFacts, verdict: Verdict) -> Document:
         results.grounds(run, verdict),
         Section("scores", "Scores", target) if target else None,
         results.retention(run, verdict, level),
+        results.tasks(run, verdict, level),
         differences.changed(run),
         account.training(run),
         account.cost(run, verdict),

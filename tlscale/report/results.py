@@ -20,7 +20,7 @@ from tlscale.report.blocks import (
     Tone,
 )
 from tlscale.report.read import RunFacts
-from tlscale.report.types import SEEDS_FOR_A_VERDICT, ArmScore, Claim, Verdict
+from tlscale.report.types import SEEDS_FOR_A_VERDICT, SUITES, ArmScore, Claim, Verdict
 from tlscale.report.words import (
     PLUS_MINUS,
     SHARES,
@@ -222,3 +222,20 @@ def retention(run: RunFacts, verdict: Verdict, level: float) -> Section | None:
     said: list[Block] = [Text(sentence(claim, run.task))] if claim else []
     drawn = _interval("kept", claim, run.task)
     return Section("retention", "What was kept", (*said, *([drawn] if drawn else []), *blocks))
+
+
+def tasks(run: RunFacts, verdict: Verdict, level: float) -> Section | None:
+    """Evaluation tasks: what became of each, and all their scores."""
+    names = dict.fromkeys(score.suite for score in verdict.arms if score.suite not in SUITES)
+    if not names:
+        return None
+    said = tuple(sentence(claim, run.task) for claim in verdict.claims if claim.name in names)
+    columns = ("task", "arm", "metric", "score", f"{percent(level)} interval", "how it answers")
+    cells = []
+    for name in names:
+        for score in (score for score in verdict.arms if score.suite == name):
+            one, metric, amount, ends, _, how = _row(score, run.task, level)
+            cells.append((name, one, metric, amount, ends, how))
+    right = ("score", columns[4])
+    table = Table("Evaluation tasks", tuple(Column(c, c in right) for c in columns), tuple(cells))
+    return Section("tasks", "Evaluation tasks", (*([Bullets(said)] if said else []), table))

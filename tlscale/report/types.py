@@ -12,7 +12,7 @@ from typing import Literal
 from tlscale.recipe.base import Frozen
 
 Word = Literal["POSITIVE", "EQUIVALENT", "NEGATIVE", "INCONCLUSIVE", "NOT MEASURED"]
-ClaimName = Literal["target", "retention"]
+SUITES = ("target", "retention")
 
 SEEDS_FOR_A_VERDICT = 5
 CONTROLS = ("majority", "zero_shot", "tfidf", "class_mean", "features", "scratch")
@@ -35,6 +35,7 @@ class Contrast(Frozen):
 class Claim(Frozen):
     """One question to the run, and the word that the evidence supports.
 
+    `name` is the suite: target, retention, or an evaluation task with its shots.
     `effect`, `low` and `high` are the improvement over the arm `against` and its interval at `level`;
     they, `smallest_detectable` and `p_value` are `None` where there was nothing to estimate them from.
     `smallest_detectable` is the effect that would have been found with 80 % power. `margin` is the
@@ -42,7 +43,7 @@ class Claim(Frozen):
     control arm, that of the best arm among them.
     """
 
-    name: ClaimName
+    name: str
     metric: str | None
     word: Word
     effect: float | None
@@ -96,7 +97,7 @@ class Verdict(Frozen):
     reasons: tuple[str, ...]
     fingerprints: dict[str, str]
 
-    def claim(self, name: ClaimName) -> Claim | None:
+    def claim(self, name: str) -> Claim | None:
         """The claim of that name, if the run makes it."""
         return next((claim for claim in self.claims if claim.name == name), None)
 

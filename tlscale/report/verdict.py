@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tlscale.evaluation.types import comparable
 from tlscale.report.averages import scores
 from tlscale.report.claims import Margins, concluded, unmeasured
-from tlscale.report.compare import compare
+from tlscale.report.compare import compare, suites
 from tlscale.report.ensemble import ensemble_scores
 from tlscale.report.evidence import Evidence, RunFolder, Scored, gather
 from tlscale.report.hygiene import looks
 from tlscale.report.pairing import pair
-from tlscale.report.types import CONTROLS, SEEDS_FOR_A_VERDICT, Claim, ClaimName, Verdict
+from tlscale.report.types import CONTROLS, SEEDS_FOR_A_VERDICT, SUITES, Claim, Verdict
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import read_lines, write_json
 
@@ -39,6 +40,12 @@ def judge(run: Path) -> Verdict:
     asked = evidence.seeds[0].plan.recipe.report
     target, why = _claim(evidence, "target", Margins(asked.margin, asked.level))
     retention, more = _claim(evidence, "retention", Margins(asked.retention_margin, asked.level))
+    tasks = []
+    for name in suites([s.measured for s in evidence.arms.get(CANDIDATE, {}).values()]):
+        if name not in SUITES:
+            claim, others = _claim(evidence, name, Margins(asked.margin, asked.level))
+            tasks.append(claim)
+            more += others
     seeds = target.n_seeds or len(evidence.arms.get(CANDIDATE, ()))
     missing = _missing(evidence)
     reasons = [*evidence.reasons, *why, *more]
@@ -54,7 +61,7 @@ def judge(run: Path) -> Verdict:
         run=str(run),
         word=target.word,
         smoke=seeds < SEEDS_FOR_A_VERDICT,
-        claims=(target, retention),
+        claims=(target, retention, *tasks),
         arms=(*scores(evidence), *ensemble_scores(evidence)),
         missing_arms=missing,
         cost=_cost(evidence.seeds),
@@ -79,13 +86,13 @@ def schema() -> dict[str, Any]:
     }
 
 
-def _claim(evidence: Evidence, name: ClaimName, margins: Margins) -> tuple[Claim, tuple[str, ...]]:
+def _claim(evidence: Evidence, name: str, margins: Margins) -> tuple[Claim, tuple[str, ...]]:
     from tlscale.evaluation.contrast import contrast
     from tlscale.evaluation.stats import holm
 
     candidate = evidence.arms.get(CANDIDATE, {})
     others = {arm: by_seed for arm, by_seed in evidence.arms.items() if arm != CANDIDATE}
-    if name == "retention":
+    if name != "target":
         others = {arm: by_seed for arm, by_seed in others.items() if arm == "base"}
     metric = _metric(candidate, others, name)
     if metric is None:
@@ -131,7 +138,7 @@ def _metric(
     }
     for scored in candidate.values():
         for asked in scored.measured:
-            if asked[0] == suite and asked in known:
+            if asked[0] == suite and asked in known and comparable(asked[1]):
                 return asked[1]
     return None
 

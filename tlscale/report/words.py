@@ -10,7 +10,10 @@ from tlscale.report.types import Claim
 MINUS = "\N{MINUS SIGN}"
 SPACE = "\N{NO-BREAK SPACE}"
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
-SHARES = ("accuracy", "exact_match", "f1_macro")
+SHARES = (
+    "accuracy", "exact_match", "f1_macro", "acc", "acc_norm", "acc_norm_tokens", "acc_pmi",
+    "acc_contextual", "acc_batch", "mc2", "acc_in_scope", "oos_recall", "pct_stereotype",
+)  # fmt: skip
 ARMS = {
     "base": "the base",
     "majority": "the commonest class",
@@ -20,6 +23,12 @@ ARMS = {
     "tuned": "the tuned model",
 }
 METRICS = {
+    "acc": "accuracy",
+    "acc_norm": "accuracy by character",
+    "acc_norm_tokens": "accuracy by token",
+    "word_perplexity": "perplexity per word",
+    "byte_perplexity": "perplexity per byte",
+    "bits_per_byte": "bits per byte",
     "accuracy": "accuracy",
     "exact_match": "exact match",
     "f1_macro": "macro F1",
@@ -137,7 +146,7 @@ def metric_name(metric: str) -> str:
 def sentence(claim: Claim, task: str) -> str:
     """What one claim says, for someone who reads nothing else."""
     if claim.effect is None or claim.low is None or claim.high is None or claim.metric is None:
-        return NOT_MEASURED[claim.name]
+        return NOT_MEASURED.get(claim.name, f"On {claim.name} base and result could not be compared.")
     of = unit(claim.metric, task)
     rivals = len(claim.contrasts)
     best = f", the best of the {rivals} arms that ran," if rivals > 1 else ""
@@ -148,7 +157,8 @@ def sentence(claim: Claim, task: str) -> str:
         "span": f"{percent(claim.level)} interval {span(claim.low, claim.high, of, signed=True)}",
         "margin": change(claim.margin, of, signed=False),
     }
-    return SENTENCES[claim.name, claim.word].format(**given)
+    said = SENTENCES.get((claim.name, claim.word)) or SENTENCES["task", claim.word]
+    return said.format(**given, task=claim.name)
 
 
 NOT_MEASURED = {
@@ -165,6 +175,15 @@ SENTENCES = {
     ("target", "INCONCLUSIVE"): (
         "This evaluation can't tell the tuned model and {against} "
         "apart: the difference in {name} is {size} ({span})."
+    ),
+    ("task", "POSITIVE"): "On {task} the tuned model is better by {size} of {name} ({span}).",
+    ("task", "NEGATIVE"): "On {task} the tuned model is worse by {size} of {name} ({span}).",
+    ("task", "EQUIVALENT"): (
+        "On {task} both score the same {name} within the declared margin of "
+        f"{PLUS_MINUS}{{margin}} ({{span}})."
+    ),
+    ("task", "INCONCLUSIVE"): (
+        "On {task} the two can't be told apart: the difference in {name} is {size} ({span})."
     ),
     ("retention", "POSITIVE"): (
         "On what the base could do before, the tuned model is even better, by {size} of {name} ({span})."

@@ -5,7 +5,7 @@ Each task is run by itself, so that one that fails leaves the others alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import product
@@ -19,8 +19,9 @@ from tlscale.engine import runtime as runtimes
 from tlscale.errors import PlanError, TlscaleError
 from tlscale.evaluation.predictors.setup import Setup
 from tlscale.evaluation.scoring.progress import Bar, silent
+from tlscale.evaluation.tasks import contamination
 from tlscale.evaluation.tasks.find import expanded, find
-from tlscale.evaluation.tasks.prepare import Setting, prepare, suite_name
+from tlscale.evaluation.tasks.prepare import Overlaps, Setting, prepare, suite_name
 from tlscale.evaluation.tasks.prompt import Message, Render
 from tlscale.evaluation.tasks.run import Place, Predictor, run
 from tlscale.evaluation.types import Measurement
@@ -33,6 +34,7 @@ from tlscale.recipe.evaluate import Evaluate
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import exclusive
 from tlscale.worker.console import Reporter
+from tlscale.worker.examples import load_rows
 from tlscale.worker.stages import Job, final_stage, restored
 
 BY_TASK = {
@@ -122,22 +124,14 @@ def score_tasks(
         return Scored((), ())
     predictor = _predictor(job, asked, module)
     render = _renderer(job.processor) if asked.chat else None
-    runtime, reporter = job.runtime, job.reporter
-    place = Place(
-        layout=job.layout,
-        arm=arm,
-        stage=stage,
-        rank=runtime.rank,
-        world=runtime.world,
-        collect=runtime.collect,
-        cut_share=asked.cut_share,
-        say=reporter.warn,
-    )
+    overlapping = _overlapping(job.plan) if asked.contamination else None
+    reporter = job.reporter
+    place = _place(job, asked, arm, stage)
     made: list[Measurement] = []
     failures = []
     orders: tuple[int | None, ...] = asked.order_seeds or (None,)
     for name, shots, order in product(expanded(asked.tasks), asked.shots, orders):
-        setting = _setting(job, asked, shots, order, render)
+        setting = _setting(job, asked, shots, order, render, overlapping)
         try:
             task = find(name)
             if suite_name(task.name, setting) in done:
@@ -145,7 +139,7 @@ def score_tasks(
             prepared = prepare(task, setting, needs_train=predictor.learns)
             for note in prepared.notes:
                 reporter.warn(note)
-            with runtime.accelerator.autocast():
+            with job.runtime.accelerator.autocast():
                 found = run(prepared, predictor, place)
         except TlscaleError as error:
             failures.append(f"{arm}: {error}" if name in str(error) else f"{arm}: {name}: {error}")
@@ -157,7 +151,27 @@ def score_tasks(
     return Scored(tuple(made), tuple(failures))
 
 
-def _setting(job: Job, asked: Evaluate, shots: int, order: int | None, render: Render | None) -> Setting:
+def _place(job: Job, asked: Evaluate, arm: str, stage: str | None) -> Place:
+    return Place(
+        layout=job.layout,
+        arm=arm,
+        stage=stage,
+        rank=job.runtime.rank,
+        world=job.runtime.world,
+        collect=job.runtime.collect,
+        cut_share=asked.cut_share,
+        say=job.reporter.warn,
+    )
+
+
+def _setting(
+    job: Job,
+    asked: Evaluate,
+    shots: int,
+    order: int | None,
+    render: Render | None,
+    overlapping: Overlaps | None,
+) -> Setting:
     return Setting(
         shots=shots,
         selection=asked.shot_selection,
@@ -167,7 +181,33 @@ def _setting(job: Job, asked: Evaluate, shots: int, order: int | None, render: R
         folder=None if asked.data_dir is None else Path(asked.data_dir).expanduser(),
         calibrations=asked.calibration,
         render=render,
+        contaminated=overlapping,
     )
+
+
+def _overlapping(plan: Plan) -> Overlaps:
+    """Looks documents up in the rows that the recipe trains on.
+
+    Raises:
+        PlanError: it trains on none.
+    """
+    found = load_rows(plan).get("train") if plan.recipe.data.train is not None else None
+    if found is None:
+        raise PlanError("evaluate.contamination: there is no data.train to look the items up in")
+    _, rows = found
+    training = contamination.known(text for row in rows for text in _texts(row.values.values()))
+    return lambda documents: contamination.overlaps(documents, training)
+
+
+def _texts(cells: Iterable[Any]) -> tuple[str, ...]:
+    """Every text of a row by itself, and all of them as one; of conversations, what was said."""
+    found: list[str] = []
+    for cell in cells:
+        if isinstance(cell, str):
+            found.append(cell)
+        elif isinstance(cell, list):
+            found += [str(turn["content"]) for turn in cell if isinstance(turn, dict) and "content" in turn]
+    return tuple(dict.fromkeys([*found, " ".join(found)]))
 
 
 def _predictor(job: Job, asked: Evaluate, module: nn.Module | None) -> Predictor:

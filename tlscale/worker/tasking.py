@@ -5,6 +5,7 @@ Each task is run by itself, so that one that fails leaves the others alone.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import exclusive
 from tlscale.worker.console import Reporter
 from tlscale.worker.examples import load_rows
+from tlscale.worker.harness import PREFIX, score_harness
 from tlscale.worker.stages import Job, final_stage, restored
 
 BY_TASK = {
@@ -133,6 +135,9 @@ def score_tasks(
     for name, shots, order in product(expanded(asked.tasks), asked.shots, orders):
         setting = _setting(job, asked, shots, order, render, overlapping)
         try:
+            if name.startswith(PREFIX):
+                made += score_harness(name, predictor, place, shots=shots, limit=asked.max_rows)
+                continue
             task = find(name)
             if suite_name(task.name, setting) in done:
                 continue
@@ -148,6 +153,9 @@ def score_tasks(
         made += found
         scores = ", ".join(f"{m.metric} {m.value:.4g}" for m in found)
         reporter.phase(arm, f"{prepared.name} {scores}   [{predictor.name}, {prepared.scored:,} items]")
+    job.runtime.accelerator.wait_for_everyone()
+    if job.runtime.leads:
+        shutil.rmtree(job.layout.answers, ignore_errors=True)
     return Scored(tuple(made), tuple(failures))
 
 
@@ -233,6 +241,9 @@ def _predictor(job: Job, asked: Evaluate, module: nn.Module | None) -> Predictor
         options=asked.predictor_options,
         secret=runtimes.secret,
         say=job.reporter.warn,
+        rank=job.runtime.rank,
+        processes=job.runtime.world,
+        collect=job.runtime.collect,
         journal=job.layout.answers,
         progress=Bar() if job.runtime.leads else silent,
     )

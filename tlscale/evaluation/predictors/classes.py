@@ -29,6 +29,7 @@ class ClassPredictor:
     scores: Scores
     size: int
     learns: bool = False
+    shares: bool = False
     kinds: frozenset[str] = frozenset({"classification"})
 
     def overflow(self, prepared: Prepared, numbers: Sequence[int]) -> tuple[int, ...]:

@@ -74,6 +74,7 @@ class EmbeddingPredictor:
     embed: Embedder
     name: str = "sentence embeddings"
     learns: bool = False
+    shares: bool = False
     kinds: frozenset[str] = frozenset({"classification", "choice", "embedding"})
 
     def overflow(self, prepared: Prepared, numbers: Sequence[int]) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tlscale.errors import UsageError
 from tlscale.evaluation.predictors.setup import Setup
 from tlscale.evaluation.requests import Request, Result, Scorer
-from tlscale.evaluation.scoring.scorer import ModelScorer
+from tlscale.evaluation.scoring.scorer import ModelScorer, Share
 from tlscale.evaluation.tasks.prepare import Prepared
 from tlscale.evaluation.tasks.run import Answers
 from tlscale.models.load import load_base, load_processor
@@ -16,20 +16,20 @@ KINDS = frozenset({"choice", "likelihood", "generation", "classification", "roll
 
 
 class LanguagePredictor:
-    """Asks a `Scorer` every item's requests."""
+    """Asks a `Scorer` every item's requests; `shares` says whether that divides the work itself."""
 
     kinds = KINDS
     learns = False
 
-    def __init__(self, scorer: Scorer, name: str = "language model") -> None:
-        self.name = name
-        self._scorer = scorer
+    def __init__(self, scorer: Scorer, name: str = "language model", *, shares: bool = False) -> None:
+        self.name, self.shares = name, shares
+        self.scorer = scorer
 
     def overflow(self, prepared: Prepared, numbers: Sequence[int]) -> tuple[int, ...]:
         """The largest loss of an item's requests, in tokens."""
         flat, owners = _flat(prepared, numbers)
         lost = dict.fromkeys(numbers, 0)
-        for owner, count in zip(owners, self._scorer.overflow(flat), strict=True):
+        for owner, count in zip(owners, self.scorer.overflow(flat), strict=True):
             lost[owner] = max(lost[owner], count)
         return tuple(lost[number] for number in numbers)
 
@@ -38,7 +38,7 @@ class LanguagePredictor:
         flat, owners = _flat(prepared, numbers)
         first = {owner: at for at, owner in reversed(list(enumerate(owners)))}
         pending: dict[int, dict[int, Result]] = {number: {} for number in numbers}
-        for at, result in self._scorer.score(flat):
+        for at, result in self.scorer.score(flat):
             owner = owners[at]
             pending[owner][at - first[owner]] = result
             if len(pending[owner]) == len(prepared.items[owner].requests):
@@ -59,7 +59,6 @@ def language(setup: Setup) -> LanguagePredictor:
         model = setup.model.model_copy(update={"task": "causal-lm"})
         module = load_base(model, setup.facts, head=None, world=setup.world, seed=setup.seed)
         module.to(setup.device)
-    module.eval()
     tokenizer = setup.processor or load_processor(setup.model, setup.facts)
     budget = setup.options.get("budget")
     if not (budget is None or (type(budget) is int and budget > 0)):
@@ -69,8 +68,9 @@ def language(setup: Setup) -> LanguagePredictor:
         tokenizer,
         length=setup.max_length,
         budget=budget,
+        share=Share(setup.rank, setup.processes, setup.collect),
         journal=setup.journal,
         note=setup.say,
         progress=setup.progress,
     )
-    return LanguagePredictor(scorer)
+    return LanguagePredictor(scorer, shares=True)

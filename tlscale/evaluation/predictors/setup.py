@@ -33,6 +33,7 @@ class Setup:
         options: Of the predictor itself, such as an endpoint's timeout.
         secret: Gives the value of an environment variable that holds a key.
         say: Tells the user something.
+        rank: Of this process among `processes`; `collect` gives each the rows of all.
         journal: Folder for answers as they come, to go on from after a kill.
         progress: Is told after every pass.
     """
@@ -49,5 +50,8 @@ class Setup:
     options: Mapping[str, JsonValue] = field(default_factory=dict)
     secret: Callable[[str], str | None] = lambda name: None
     say: Callable[[str], None] = lambda text: None
+    rank: int = 0
+    processes: int = 1
+    collect: Callable[[list[Any]], list[Any]] = list
     journal: Path | None = None
     progress: Callable[[Progress], None] = silent

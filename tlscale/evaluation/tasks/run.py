@@ -21,12 +21,14 @@ class Predictor(Protocol):
     """Who answers: a language model, an encoder, a classifier, an endpoint.
 
     `name` says how answers are obtained; `kinds` are the kinds of task that can be answered;
-    `learns` says whether the task's training rows are used in place of examples in a prompt.
+    `learns` says whether the task's training rows are used in place of examples in a prompt; `shares`
+    whether it divides the work between processes itself: then each asks for all items and gets all answers.
     """
 
     name: str
     kinds: frozenset[str]
     learns: bool
+    shares: bool
 
     def overflow(self, prepared: Prepared, numbers: Sequence[int]) -> tuple[int, ...]:
         """For each of the items `numbers`, how many tokens of its beginning would be lost."""
@@ -68,8 +70,11 @@ def run(prepared: Prepared, predictor: Predictor, place: Place) -> tuple[Measure
             f"{prepared.name}: {predictor.name} answers {', '.join(sorted(predictor.kinds))}, "
             f"and this is {prepared.kind}"
         )
-    mine = list(range(len(prepared.items)))[place.rank :: place.world]
-    _check_length(prepared, predictor, mine, place)
+    mine = list(range(len(prepared.items)))
+    collect: Collect = list
+    if not predictor.shares:
+        mine, collect = mine[place.rank :: place.world], place.collect
+    _check_length(prepared, collect(list(predictor.overflow(prepared, mine))), place)
     outcomes, problem = [], None
     try:
         for index, results in predictor.answer(prepared, mine):
@@ -77,7 +82,7 @@ def run(prepared: Prepared, predictor: Predictor, place: Place) -> tuple[Measure
     except TlscaleError as error:
         problem = error
     _raise_together(problem, place.collect)
-    found = prepared.finish(sorted(place.collect(outcomes), key=lambda outcome: outcome.item))
+    found = prepared.finish(sorted(collect(outcomes), key=lambda outcome: outcome.item))
     made = filing.measured(
         found,
         prepared.metrics,
@@ -92,8 +97,8 @@ def run(prepared: Prepared, predictor: Predictor, place: Place) -> tuple[Measure
     return made
 
 
-def _check_length(prepared: Prepared, predictor: Predictor, mine: Sequence[int], place: Place) -> None:
-    lost = [count for count in place.collect(list(predictor.overflow(prepared, mine))) if count]
+def _check_length(prepared: Prepared, overflow: Sequence[int], place: Place) -> None:
+    lost = [count for count in overflow if count]
     if not lost:
         return
     share = len(lost) / len(prepared.items)

@@ -111,6 +111,17 @@ def test_rows_that_serve_as_examples_are_not_scored(write: Callable[[list[Any]],
     assert few.name == "quiz-1shot"
 
 
+def test_who_learns_gets_so_many_rows_of_each_answer(write: Callable[[list[Any]], Path]) -> None:
+    folder = write([{"q": f"q{at}", "c": ["yes", "no"], "a": at % 2} for at in range(20)])
+    learned = task(train=(Rows(path="rows.jsonl", span=(0.0, 0.5)),))
+    few = prepare(learned, Setting(shots=3, folder=folder), needs_train=True)
+    assert [document.answer for document in few.train].count(0) == 3
+    assert [document.answer for document in few.train].count(1) == 3
+    assert all(not item.shots for item in few.items)
+    assert few.train == prepare(learned, Setting(shots=3, folder=folder), needs_train=True).train
+    assert len(prepare(learned, Setting(folder=folder), needs_train=True).train) == 10
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [

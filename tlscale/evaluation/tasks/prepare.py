@@ -78,7 +78,8 @@ def prepare(task: Task, setting: Setting, *, needs_train: bool = False) -> Prepa
     """Every item of `task` under `setting`.
 
     Args:
-        needs_train: Whether whoever answers learns from the training rows itself.
+        needs_train: Whether whoever answers learns from the training rows itself; shots are then rows of
+            each answer, 0 all of them, and stand in no prompt.
 
     Raises:
         DataError: the rows are not what the task needs; see `read_documents`.
@@ -107,9 +108,21 @@ def prepare(task: Task, setting: Setting, *, needs_train: bool = False) -> Prepa
         metrics=_metrics(task, setting),
         labels=found.labels,
         task=task,
-        train=found.train,
+        train=_few(found.train, setting) if needs_train and setting.shots else found.train,
         notes=notes,
     )
+
+
+def _few(train: Sequence[Document], setting: Setting) -> tuple[Document, ...]:
+    """As many rows of each answer as there are shots, drawn by the seed, in file order."""
+    groups: dict[str, list[int]] = {}
+    for index, document in enumerate(train):
+        groups.setdefault(str(document.answer), []).append(index)
+    chosen: list[int] = []
+    for answer, rows in groups.items():
+        generator = random.Random(f"few {setting.seed} {answer}")
+        chosen += generator.sample(rows, min(setting.shots, len(rows)))
+    return tuple(train[index] for index in sorted(chosen))
 
 
 def _selector(task: Task, train: Sequence[Document], setting: Setting, shots: int) -> Select:

@@ -5,7 +5,6 @@ Each task is run by itself, so that one that fails leaves the others alone.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -153,9 +152,6 @@ def score_tasks(
         made += found
         scores = ", ".join(f"{m.metric} {m.value:.4g}" for m in found)
         reporter.phase(arm, f"{prepared.name} {scores}   [{predictor.name}, {prepared.scored:,} items]")
-    job.runtime.accelerator.wait_for_everyone()
-    if job.runtime.leads:
-        shutil.rmtree(job.layout.answers, ignore_errors=True)
     return Scored(tuple(made), tuple(failures))
 
 

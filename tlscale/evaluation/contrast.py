@@ -62,7 +62,7 @@ def contrast(
     binary = _is_right_or_wrong((*candidate, *control), metric)
     effect = float(of(features.sum(axis=1)).mean())
     judged, how = features, of
-    if metric in RIGHT_OR_WRONG:
+    if binary:
         judged = np.concatenate([features, np.broadcast_to(np.eye(2), (seeds, 2, 2))], axis=1)
         how = _share(items + 2)
     resampled = stats.resample(judged, how, seed=seed, draws=draws)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import ConfigDict
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
 
 from tlscale.recipe.base import Frozen
 
@@ -25,7 +27,8 @@ class Outcome(Frozen):
     prediction: str | None = None
     reference: str | None = None
     values: dict[str, float] | None = None
-    scores: tuple[float, ...] | None = None
+    # JSON has lists
+    scores: Annotated[tuple[float, ...], Field(strict=False)] | None = None
     tags: dict[str, str] | None = None
 
     @property

@@ -7,7 +7,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help quickstart proofs install test check format clean faults
+.PHONY: help quickstart proofs install test check format clean cluster faults
 .DELETE_ON_ERROR:
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make proofs       run the recipes of configs/proofs and write down what came of each"
 	@echo "make check        lint, formatting, types and layers"
 	@echo "make faults       runs and pushes under every fault, and their tables; an hour or two"
+	@echo "make cluster      what can happen to jobs, on a Slurm of this machine's own; prints the table"
 	@echo "make format       rewrite the formatting"
 	@echo "make clean        remove the environment and everything built"
 
@@ -47,6 +48,9 @@ quickstart: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+cluster: $(VENV)/.installed-test
+	$(BIN)/python -m tests.cluster.campaign
 
 # The linters read the tests too, so both extras are there.
 check: $(VENV)/.installed-test $(VENV)/.installed-dev

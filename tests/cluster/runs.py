@@ -81,7 +81,8 @@ class Run:
 
     def tries(self) -> list[dict[str, Any]]:
         """The beginnings of the run's tries."""
-        lines = (self.folder / "attempts.jsonl").read_text().splitlines()
+        file = self.folder / "attempts.jsonl"
+        lines = file.read_text().splitlines() if file.is_file() else []
         return [row for row in map(json.loads, lines) if row["event"] == "begin"]
 
     def repeated(self) -> int:

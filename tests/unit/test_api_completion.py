@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 def test_commands_and_their_options(folder: Path) -> None:
     known = [command.name for command in commands(parser())]
     assert offered(folder, "tlscale", "") == sorted([*known, "--help", "--version"])
-    assert offered(folder, "tlscale", "pr") == ["predict", "probe"]
+    assert offered(folder, "tlscale", "pr") == ["predict", "prefetch", "probe"]
     assert offered(folder, "tlscale", "predict", "--m") == ["--max-new-tokens"]
     assert "--output" in offered(folder, "tlscale", "merge", "--")
     assert offered(folder, "tlscale", "completion", "") == ["bash", "zsh"]

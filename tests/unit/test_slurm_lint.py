@@ -102,5 +102,9 @@ def test_expansions_are_those_of_bash(text: str, found: list[tuple[str, str, boo
 
 
 def test_lines_are_joined_and_counted_from_their_first() -> None:
-    code = list(statements("#!/bin/bash\nsrun a \\\n  b # c\n\ncat <<'X'\nsrun z\nX\nd"))
-    assert [(one.line, one.text) for one in code] == [(2, "srun a b"), (5, "cat <<'X'"), (8, "d")]
+    code = list(statements("#!/bin/bash\nsrun a \\\n  b # c\n\ncat <<'X'\nsrun z\nX\nsrun 'd\ne' &"))
+    assert [(one.line, one.text) for one in code] == [
+        (2, "srun a b"),
+        (5, "cat <<'X'"),
+        (8, "srun 'd e' &"),
+    ]

@@ -1,4 +1,4 @@
-"""The arguments of the commands for clusters: submit, status, list, logs, cancel, resume, lint."""
+"""The arguments of the commands for clusters, from submit to lint."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ Adds: TypeAlias = Callable[[Commands, str, str, str], argparse.ArgumentParser]
 def add(commands: Commands, command: Adds, recipe_command: Adds) -> None:
     """Adds the commands; `command` and `recipe_command` make one from its name, text and module."""
     _submit(commands, recipe_command)
+    made = recipe_command(
+        commands, "prefetch", "fill the Hub's cache with a recipe's model and data", "prefetch"
+    )
+    made.description = (made.description or "") + " For machines that can't reach the Hub."
     _watch(commands, command)
     _lint(commands, command)
 

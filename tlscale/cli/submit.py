@@ -84,13 +84,22 @@ def resolved(file: Path, overrides: Sequence[str], given: dict[str, Any]) -> tup
             f"hardware.processes is {hardware.processes}, but {asked.nodes} machine(s) with "
             f"{asked.processes} process(es) are asked for; leave it out of the recipe"
         )
+    if "machines" in hardware.model_fields_set and hardware.machines != asked.nodes:
+        raise UsageError(
+            f"hardware.machines is {hardware.machines}, but launch.slurm.nodes is {asked.nodes}; leave "
+            "the first out of the recipe"
+        )
     device = "cuda" if asked.gpus_per_node else "cpu"
     if hardware.device not in ("auto", device):
         raise UsageError(
             f"hardware.device is {hardware.device}, but {asked.gpus_per_node} GPUs per machine are asked "
             "for; set launch.slurm.gpus_per_node, or leave hardware.device out of the recipe"
         )
-    more = [f"hardware.processes={world}", f"hardware.device={device}"]
+    more = [
+        f"hardware.processes={world}",
+        f"hardware.machines={asked.nodes}",
+        f"hardware.device={device}",
+    ]
     if device == "cuda" and hardware.memory_per_device is None and asked.gpu_memory is not None:
         more.append(f"hardware.memory_per_device={asked.gpu_memory}")
     return load_recipe(file, [*overrides, *more], environment=os.environ), asked

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,13 +30,17 @@ class Told(Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a stage's files are, and what vouches for them: `key` names the plan they belong to."""
+    """Where a stage's files are, and what vouches for them: `key` names the plan they belong to.
+
+    `guard` is called before each write, and ends the process when it may not write any more.
+    """
 
     stage: str
     checkpoints: Path
     ledger: Path
     replay: Path
     key: str
+    guard: Callable[[], None] = field(default=lambda: None)
 
 
 class Background:
@@ -151,15 +155,15 @@ class Keeper:
                 wrong = wrong or str(error)
         made = checkpoint.snapshot(session, schedule, progress, self._runtime)
         if made is not None:
-            self._background.do(
-                lambda: checkpoint.write(
-                    self._place.checkpoints, made, self._place.key, self._safety.keep_checkpoints
-                )
-            )
+            self._background.do(lambda: self._write(made))
         if last or not self._safety.async_save:
             wrong = wrong or self._background.done()
         if not self._agreed(wrong, last):
             self._saved = progress.step
+
+    def _write(self, made: checkpoint.Snapshot) -> None:
+        self._place.guard()
+        checkpoint.write(self._place.checkpoints, made, self._place.key, self._safety.keep_checkpoints)
 
     def save_once(self, session: Session, schedule: LRScheduler, progress: Progress) -> None:
         """Saves for the last time, unless it is saved already."""
@@ -175,14 +179,14 @@ class Keeper:
         wrong = self._background.done()
         made = checkpoint.weights(session, self._runtime)
         if made is not None:
-            self._background.do(
-                lambda: checkpoint.write_best(
-                    self._place.checkpoints, made, progress.best_step, self._place.key
-                )
-            )
+            self._background.do(lambda: self._write_best(made, progress.best_step))
         if not self._safety.async_save:
             wrong = wrong or self._background.done()
         self._agreed(wrong, False)
+
+    def _write_best(self, made: Mapping[str, Any], step: int) -> None:
+        self._place.guard()
+        checkpoint.write_best(self._place.checkpoints, made, step, self._place.key)
 
     def load_best(self, session: Session, step: int) -> None:
         """Puts the best weights back, once they are on disk."""

@@ -26,10 +26,12 @@ LOOK_SECONDS = 1.0
 class Stops:
     """Hears requests to stop, from `with stops.heard():` to its end.
 
-    `at_second` is called before a second signal ends the process.
+    `at_second` is called before a second signal ends the process. A `patient` one doesn't let a second
+    signal end it: under a batch system, which repeats its requests and kills whoever is late.
     """
 
-    def __init__(self, at_second: Callable[[str], None] | None = None) -> None:
+    def __init__(self, at_second: Callable[[str], None] | None = None, *, patient: bool = False) -> None:
+        self._patient = patient
         self._file: Path | None = None
         self._at_second = at_second
         self._reason: str | None = None
@@ -86,7 +88,7 @@ class Stops:
             self._reason, self._since = name, time.monotonic()
             if not self._deferred:
                 raise Stopped(name)
-        elif time.monotonic() - self._since >= SAME_REQUEST_SECONDS:
+        elif not self._patient and time.monotonic() - self._since >= SAME_REQUEST_SECONDS:
             if self._at_second is not None:
                 self._at_second(name)
             os._exit(128 + number)

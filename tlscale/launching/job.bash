@@ -16,7 +16,10 @@ on_all() { srun --nodes="$machines" --ntasks="$machines" --ntasks-per-node=1 "$@
 # A signal asks all ranks to save at the end of their step. Slurm sends one before the time limit, at
 # preemption and at scancel; a late one from an earlier try costs a save and changes nothing.
 run=
-ask_to_stop() { [[ -z $run || -e $run/STOP ]] || printf '%s\n' "$1" >"$run/STOP"; }
+ask_to_stop() {
+  [[ -n $run && ! -e $run/STOP && $(cat "$run/attempt" 2>/dev/null) = "$TLSCALE_TRY" ]] || return 0
+  printf '%s\n' "$1" >"$run/STOP"
+}
 trap 'ask_to_stop "time limit"' USR1
 trap 'ask_to_stop "asked by Slurm"' TERM
 
@@ -60,12 +63,18 @@ for run in "${runs[@]}"; do
     --machines="$machines" --processes="$processes" &
   step=$! code=0
   while kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done
+  # srun gives up at once when it hears TERM itself, while the ranks still save.
+  for ((second = 0; second < 30; second++)); do
+    [[ -e $run/STOP && ! -e $run/STOPPED && ! -e $run/DONE && ! -e $run/FAILED ]] || break
+    sleep 1
+  done
   printf '{"time": %s, "event": "end", "try": "%s", "code": %d}\n' \
     "$(date +%s)" "$TLSCALE_TRY" "$code" >>"$run/attempts.jsonl"
 
-  # Exit codes get lost on the way through launchers; the marker files say what happened.
+  # Exit codes get lost on the way through launchers; the marker files say what happened. An error that
+  # tlscale names would come again; a hang, a kill or a lost machine need not.
   [[ ! -e $run/DONE ]] || continue
-  [[ ! -e $run/FAILED ]] || exit 1
+  ! grep --quiet --extended-regexp '^[A-Za-z]+Error: ' "$run/FAILED" 2>/dev/null || exit 1
   [[ "$(cat "$run/STOP" 2>/dev/null)" != cancel ]] || exit 0
   come_back
 done

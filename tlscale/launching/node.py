@@ -23,14 +23,13 @@ from pathlib import Path
 from typing import IO, TextIO
 
 from tlscale.launching.local import ENVIRONMENT
-from tlscale.runs.attempts import newest
+from tlscale.runs.attempts import SUPERSEDED, newest
 from tlscale.runs.layout import RunLayout
 
 LOOK_SECONDS = 1.0
 TAG = re.compile(r"\[[A-Za-z_]*(\d+)\]:")
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of <linux/prctl.h>
 LEFT_TO_THE_RANKS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
-SUPERSEDED = 76
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,16 +50,25 @@ def main(argv: list[str] | None = None) -> int:
         rank=rank,
         address=os.environ.get("MASTER_ADDR", "127.0.0.1"),
         port=os.environ.get("MASTER_PORT", "29500"),
+        attempt=os.environ.get("TLSCALE_TRY"),
     )
     layout = RunLayout(arguments.run_dir)
     return supervise(command, layout, os.environ, first=rank * arguments.processes)
 
 
 def machine_command(
-    run_dir: Path, *, machines: int, processes: int, rank: int, address: str, port: str
+    run_dir: Path,
+    *,
+    machines: int,
+    processes: int,
+    rank: int,
+    address: str,
+    port: str,
+    attempt: str | None,
 ) -> tuple[str, ...]:
     """The argument list that starts one machine's processes on a run directory."""
-    worker = ("-m", "tlscale.worker", str(run_dir), "--action", "train")
+    named = ("--attempt", attempt) if attempt is not None else ()
+    worker = ("-m", "tlscale.worker", str(run_dir), "--action", "train", *named)
     if machines * processes == 1:
         return (sys.executable, *worker)
     world = str(machines * processes)
@@ -82,7 +90,7 @@ def supervise(
     """
     # torchrun would pass a TERM on and kill whoever isn't gone in 30 seconds; the ranks get it themselves
     env = {**ENVIRONMENT, **environment, "PET_SIGNALS_TO_HANDLE": "SIGHUP"}
-    superseded = threading.Event()
+    superseded, over = threading.Event(), threading.Event()
     with (
         ExitStack() as logs,
         subprocess.Popen(
@@ -94,15 +102,17 @@ def supervise(
             errors="replace",
         ) as process,
     ):
-        over = threading.Event()
-        watcher = threading.Thread(target=_watch, args=(layout, over, superseded), daemon=True)
-        watcher.start()
         assert process.stdout is not None
-        _pass_on(process.stdout, layout, logs, first)
+        reader = threading.Thread(target=_pass_on, args=(process.stdout, layout, logs, first))
+        watcher = threading.Thread(target=_watch, args=(layout, over, superseded))
+        reader.start()
+        watcher.start()
         code = process.wait()
         over.set()
-        _end_children()
         watcher.join()
+        # an orphan may hold the output open, so all must be gone before its end can be waited for
+        _end_children()
+        reader.join()
     return SUPERSEDED if superseded.is_set() else code if code >= 0 else 128 - code
 
 

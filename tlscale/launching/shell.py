@@ -51,18 +51,18 @@ class Statement:
 
 
 def statements(text: str) -> Iterator[Statement]:
-    """The script's code by lines, without comments and the bodies of quoted here-documents."""
-    start, parts, closing = 0, list[str](), None
+    """The code, without comments and the bodies of here-documents; what quotes hold is one line."""
+    start, parts, closing, quote = 0, list[str](), None, ""
     for number, line in enumerate(text.splitlines(), start=1):
         if closing is not None:
             closing = None if line.strip() == closing else closing
             continue
-        code = _without_comment(line)
+        code, quote = _without_comment(line, quote)
         start = start if parts else number
-        if code.endswith("\\"):
-            parts.append(code[:-1])
+        goes_on = code.endswith("\\")
+        parts.append(code.removesuffix("\\"))
+        if goes_on or quote:
             continue
-        parts.append(code)
         joined = " ".join(part.strip() for part in parts).strip()
         if joined:
             yield Statement(start, joined)
@@ -70,16 +70,16 @@ def statements(text: str) -> Iterator[Statement]:
         closing, parts = (here["word"] if here else None), []
 
 
-def _without_comment(line: str) -> str:
-    quote = ""
+def _without_comment(line: str, quote: str) -> tuple[str, str]:
+    """A line without its comment, and the quote that is open at its end; `quote` is open at its start."""
     for place, letter in enumerate(line):
         if quote:
             quote = "" if letter == quote and line[place - 1 : place] != "\\" else quote
         elif letter in "'\"":
             quote = letter
         elif letter == "#" and (place == 0 or line[place - 1] in BREAKS):
-            return line[:place].rstrip()
-    return line.rstrip()
+            return line[:place].rstrip(), ""
+    return line.rstrip(), quote
 
 
 def expansions(text: str) -> Iterator[Expansion]:

@@ -147,6 +147,8 @@ def sbatch_argv(
 ) -> tuple[str, ...]:
     """The argument list that submits `file`, after the jobs `after`; `flags` are the user's own.
 
+    In the name of `log`, but not in its folder, Slurm may fill something in, such as %a.
+
     A job whose predecessor failed is removed rather than left waiting for ever.
 
     Raises:
@@ -162,8 +164,8 @@ def sbatch_argv(
                 f"{flag}: tlscale sets {name} itself; there is an option or a recipe key for it"
             )
     chained = (f"--dependency={kind}:{':'.join(after)}", "--kill-on-invalid-dep=yes") if after else ()
-    where = speakable(log.absolute())
-    return ("sbatch", "--parsable", f"--output={where}", *chained, *flags, str(speakable(file)))
+    where = speakable(log.parent.absolute())
+    return ("sbatch", "--parsable", f"--output={where}/{log.name}", *chained, *flags, str(speakable(file)))
 
 
 def speakable(path: Path) -> Path:

@@ -14,7 +14,7 @@ from tlscale.launching.queue import LIVE, WAITING, Queued
 from tlscale.runs.attempts import attempts
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import read_lines
-from tlscale.runs.result import seed_runs
+from tlscale.runs.result import read_stopped, seed_runs
 
 SPEED_STEPS = 20  # the speed is that of so many logged steps
 
@@ -125,9 +125,11 @@ def _state(layout: RunLayout, job: Queued | None) -> tuple[str, str]:
         return "waiting", job.why
     if job is not None and job.state in LIVE:
         return job.state.lower(), ""
-    for marker, word in ((layout.failed, "failed"), (layout.stopped, "stopped")):
-        if marker.is_file():
-            return word, marker.read_text(encoding="utf-8").strip().partition("\n")[0]
+    if layout.failed.is_file():
+        return "failed", layout.failed.read_text(encoding="utf-8").strip().partition("\n")[0]
+    stopped = read_stopped(layout)
+    if stopped is not None:
+        return "stopped", stopped.reason
     if job is not None:
         return job.state.lower(), ""
     return ("unfinished", "") if layout.events.is_file() else ("new", "")

@@ -107,8 +107,7 @@ def _find(model: Model, *, offline: bool) -> _Found:
     given = model.model_name_or_path
     if given.startswith(BUILTIN):
         return _in_folder(_builtin(given.removeprefix(BUILTIN)), given)
-    is_path = given.startswith(("/", "./", "../", "~")) or given.count("/") != 1
-    if is_path or Path(given).expanduser().exists():
+    if not on_hub(given):
         folder = existing_folder(given)
         if model.revision is not None:
             raise PlanError(
@@ -125,6 +124,12 @@ def _find(model: Model, *, offline: bool) -> _Found:
         remote.tensors,
         remote.tensors is None and not offline,
     )
+
+
+def on_hub(given: str) -> bool:
+    """Whether a model's name is an id on the Hub: not a built-in one, a path, or a folder here."""
+    is_path = given.startswith((BUILTIN, "/", "./", "../", "~")) or given.count("/") != 1
+    return not is_path and not Path(given).expanduser().exists()
 
 
 def _builtin(name: str) -> Path:

@@ -18,6 +18,9 @@ from tlscale.planning.headers import INDEX, SINGLE, Stored, read_folder, read_js
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+# What loading takes: configurations, weights that can't carry code, and tokenizers.
+FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken")
+
 
 @dataclass(frozen=True)
 class Remote:
@@ -47,6 +50,25 @@ def read_hub(repository: str, revision: str | None, *, offline: bool) -> Remote:
         if tensors is None and not offline:
             tensors = _headers(HfApi(), repository, commit)
     return Remote(commit, read_json(config), tensors, config.parent)
+
+
+def fetch_hub(repository: str, revision: str | None, *, code: bool) -> Path:
+    """Downloads all that loading a model needs into the Hub's cache; what is there already stays.
+
+    Args:
+        code: Whether its Python code is fetched too.
+
+    Returns:
+        The folder in the cache.
+
+    Raises:
+        PlanError: there is no such repository or revision, or access is refused.
+    """
+    from huggingface_hub import snapshot_download
+
+    wanted = [*FILES, "*.py"] if code else list(FILES)
+    with _refusals(repository, revision):
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
 
 
 @contextmanager

@@ -7,12 +7,17 @@ back, must find that out and leave.
 
 from __future__ import annotations
 
-import json
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tlscale.runs.layout import MANIFEST, RunLayout
 from tlscale.runs.record import event, read_lines, write_text
+from tlscale.runs.result import read_stopped
+
+# the exit code of a process that found another try in its place
+SUPERSEDED = 76
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ def attempts(layout: RunLayout) -> tuple[Attempt, ...]:
         if row["event"] == "begin":
             reach = tuple(row["reached"])
             found[name] = Attempt(name, row["time"], tuple(row["machines"]), reach, row["after"])
-        elif name in found:
+        elif row["event"] == "end" and name in found:
             before = found[name]
             found[name] = Attempt(
                 name, before.began, before.machines, before.reached, before.after, row["time"], row["code"]
@@ -78,6 +83,17 @@ def newest(layout: RunLayout) -> str | None:
     return layout.attempt.read_text(encoding="ascii").strip() if layout.attempt.is_file() else None
 
 
+def leave_to(layout: RunLayout, name: str | None) -> None:
+    """Ends this process at once when another try than `name` has begun; does nothing without a name.
+
+    Nothing is cleaned up, since all that could be is no longer this process's.
+    """
+    now = newest(layout) if name is not None else None
+    if now is not None and now != name:
+        print(f"try {now} has begun; this process of try {name} ends", file=sys.stderr, flush=True)
+        os._exit(SUPERSEDED)
+
+
 def why_ended(layout: RunLayout) -> str | None:
     """Why the newest try ended, in a few words; `None` where there was none."""
     before = attempts(layout)
@@ -86,22 +102,15 @@ def why_ended(layout: RunLayout) -> str | None:
     if layout.failed.is_file():
         return layout.failed.read_text(encoding="utf-8").strip().partition("\n")[0]
     asked = layout.stop.read_text(encoding="utf-8").strip() if layout.stop.is_file() else ""
-    if layout.stopped.is_file():
-        return asked or _said(layout.stopped.read_text(encoding="utf-8")) or "asked to stop"
+    stopped = read_stopped(layout)
+    if stopped is not None:
+        return asked or stopped.reason
     bad = unfit(layout, before[-1].name)
     if bad:
         return "; ".join(f"{machine}: {', '.join(said)}" for machine, said in bad.items())
     if before[-1].code is None:
         return "a machine was lost"
     return f"a process ended with code {before[-1].code}"
-
-
-def _said(text: str) -> str:
-    try:
-        content = json.loads(text)
-    except ValueError:
-        return text.strip().partition("\n")[0]
-    return str(content.get("reason") or content.get("by") or "") if isinstance(content, dict) else ""
 
 
 def unfit(layout: RunLayout, name: str) -> dict[str, tuple[str, ...]]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from tlscale.engine.signals import Stops, ignore
 from tlscale.errors import INTERRUPTED, BusyError, ExitCode, Stopped, TlscaleError, WriteError
 from tlscale.planning.compile import read_plan
+from tlscale.runs.attempts import leave_to
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import write_text
 from tlscale.runs.result import mark_stopped
@@ -46,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--action", choices=CHOICES, default="train")
     parser.add_argument("--request", help="what the action needs to know, as one JSON object")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    parser.add_argument("--attempt", help="the try that this process belongs to, on a cluster")
     arguments = parser.parse_args(argv)
     try:
         layout = _layout(arguments)
@@ -53,7 +55,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\n{error}", file=sys.stderr)
         return int(error.exit_code)
     trains = arguments.action == "train"
-    stops = Stops(lambda name: _mark(layout, Stopped(f"a second signal, {name}")))
+    patient = arguments.attempt is not None
+    stops = Stops(lambda name: _mark(layout, Stopped(f"a second signal, {name}")), patient=patient)
     try:
         # before the first heavy import, so that a signal is heard from the beginning
         with stops.heard() if trains else nullcontext():
@@ -93,7 +96,8 @@ def _act(arguments: argparse.Namespace, layout: RunLayout, stops: Stops) -> None
 
     plan = read_plan(layout.plan)
     if arguments.action == "train":
-        train(plan, layout, arguments.json, life=Life(stops))
+        life = Life(stops, attempt=arguments.attempt, guard=lambda: leave_to(layout, arguments.attempt))
+        train(plan, layout, arguments.json, life=life)
     else:
         more = () if arguments.request is None else (arguments.request,)
         ACTIONS[arguments.action](plan, layout, arguments.json, *more)

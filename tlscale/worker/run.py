@@ -58,7 +58,9 @@ def train(plan: Plan, layout: RunLayout, as_json: bool, *, life: Life | None = N
     runtime = runtimes.start(plan, layout.trackers)
     with exclusive(layout.events) if runtime.leads else nullcontext(), ExitStack() as stack:
         if runtime.leads:
-            for marker in (layout.failed, layout.stopped, layout.stop):
+            # a batch script clears the request itself, and one that came while this process started counts
+            asked = () if life is not None and life.attempt is not None else (layout.stop,)
+            for marker in (layout.failed, layout.stopped, *asked):
                 marker.unlink(missing_ok=True)
         if life is None:
             life = Life()
@@ -92,6 +94,7 @@ def _train(plan: Plan, layout: RunLayout, job: Job, judge: Judge) -> None:
         if module is None:
             module = restored(job)
         pulse.at("scoring the result")
+        job.life.guard()
         job.life.stops.leave_if_asked()
         tuned = judge.score(model_arm(judge, module, "tuned", last, together=together))
         if job.runtime.leads:
@@ -104,6 +107,7 @@ def _train(plan: Plan, layout: RunLayout, job: Job, judge: Judge) -> None:
         scores = {f"{m.suite}/{m.metric}/{m.arm}": m.value for m in rows}
         job.runtime.accelerator.log(scores, step=sum(planned.steps or 0 for planned in plan.stages))
     job.runtime.accelerator.end_training()
+    job.life.guard()
     if job.runtime.leads:
         write_text(layout.done, f"{plan.fingerprint}\n")
     raise_failures(failures)

@@ -171,6 +171,7 @@ def _training(job: Job, planned: PlannedStage, module: nn.Module) -> Training:
             ledger=job.layout.ledger(name),
             replay=job.layout.replay(name),
             key=resume_key(plan),
+            guard=job.life.guard,
         ),
         seed=plan.seed,
         streams=streams,

@@ -1,0 +1,74 @@
+"""Runs every scenario on clusters of its own and prints what each cost: `make cluster`.
+
+python -m tests.cluster.campaign [--only WORD] [--at-once N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.cluster.kit import cluster, problem
+from tests.cluster.scenarios import SCENARIOS, Outcome
+
+HEADINGS = ("scenario", "machines", "tries", "steps lost", "back after", "orphans", "result", "")
+
+
+def run(name: str) -> tuple[Outcome, float]:
+    """One scenario on a fresh cluster, and how long it took."""
+    scenario, machines = SCENARIOS[name]
+    names = tuple(f"n{index + 1}" for index in range(machines))
+    began = time.monotonic()
+    with cluster(names) as up:
+        try:
+            outcome = scenario(up)
+        except AssertionError as error:
+            traceback.print_exc()
+            outcome = Outcome(0, 0, problems=[str(error).partition("\n")[0][:200]])
+    return outcome, time.monotonic() - began
+
+
+def row(name: str, outcome: Outcome) -> tuple[str, ...]:
+    """An outcome as cells."""
+    cost = (str(outcome.tries), str(outcome.lost))
+    back = f"{outcome.came_back:.0f} s" if outcome.came_back is not None else "-"
+    said = "; ".join(outcome.problems) or outcome.notes
+    word = "ok" if outcome.passed else "FAILED"
+    machines = str(SCENARIOS[name][1])
+    return (name, machines, *cost, back, str(len(outcome.orphans)), word, said)
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Rows as Markdown."""
+    shown = [HEADINGS, tuple("---" for _ in HEADINGS), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |" for cells in shown)
+
+
+def main() -> int:
+    """Prints the table; the exit code is 1 when a scenario failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="scenarios whose name has this in it")
+    parser.add_argument("--at-once", type=int, default=1, help="so many clusters at the same time")
+    arguments = parser.parse_args()
+    reason = problem()
+    if reason:
+        print(reason, file=sys.stderr)
+        return 2
+    chosen = [name for name in SCENARIOS if arguments.only in name]
+    rows, passed = [], True
+    with ThreadPoolExecutor(arguments.at_once) as pool:
+        for name, (outcome, seconds) in zip(chosen, pool.map(run, chosen), strict=True):
+            rows.append(row(name, outcome))
+            passed = passed and outcome.passed
+            print(
+                f"{rows[-1][-2]:<7} {seconds:6.0f} s  {name}: {rows[-1][-1]}", file=sys.stderr, flush=True
+            )
+    print(table(rows))
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -55,9 +56,9 @@ class Bench:
         return file
 
     def start(
-        self, folder: Path, *arguments: str, fault: Mapping[str, Any] | None = None
+        self, folder: Path, *arguments: str, fault: Mapping[str, Any] | None = None, cold: bool = False
     ) -> subprocess.Popen[str]:
-        """`tlscale ARGUMENTS` with a fault in its workers."""
+        """`tlscale ARGUMENTS` with a fault in its workers; `cold` starts all of it in the ordinary way."""
         notes = folder / "notes"
         notes.unlink(missing_ok=True)
         environment = {**os.environ, "WARM_NOTES": str(notes), "PYTHONPATH": str(ROOT)}
@@ -66,16 +67,24 @@ class Bench:
                 "WARM_HOOKED": "tlscale.worker", "WARM_HOOKS": "tests.faults.hooks",
                 "FAULT": json.dumps(fault), "FAULT_TIME": str(folder / "when"),
             }  # fmt: skip
+        if cold:
+            environment["PYTHONPATH"] = f"{ROOT / 'tests' / 'faults' / 'site'}{os.pathsep}{ROOT}"
+        python = sys.executable if cold else str(self.python)
         return subprocess.Popen(
-            [str(self.python), "-m", "tlscale", *arguments], cwd=folder, env=environment, text=True,
+            [python, "-m", "tlscale", *arguments], cwd=folder, env=environment, text=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
 
     def run(
-        self, folder: Path, *more: str, fault: Mapping[str, Any] | None = None, seconds: float = SECONDS
+        self,
+        folder: Path,
+        *more: str,
+        fault: Mapping[str, Any] | None = None,
+        seconds: float = SECONDS,
+        cold: bool = False,
     ) -> tuple[int, str]:
         """`tlscale run` to its end: the exit code and what it said on stderr; 124 when it never ends."""
-        process = self.start(folder, "run", "recipe.yaml", "--offline", *more, fault=fault)
+        process = self.start(folder, "run", "recipe.yaml", "--offline", *more, fault=fault, cold=cold)
         try:
             _, err = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:

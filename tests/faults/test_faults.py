@@ -14,8 +14,8 @@ from tests.faults.kit import Bench, bench
 ALL = {trial.name: trial for found in everything().values() for trial in found}
 ON_MOUNTS = ("full at a later save",)
 SHORT = (
-    *("kill:1", "kill:2", "kill:3", "kill:4", "kill:10", "signal:3", "signal:17", "signal:30"),
-    *("launcher:5", "launcher:14", "hang:1", "hang:5", "exact:5", "exact:60", "world:1", "world:2"),
+    *("kill:1", "kill:2", "kill:3", "kill:10", "signal:3", "signal:17", "signal:30"),
+    *("launcher:5", "hang:3", "hang:5", "exact:5", "exact:60", "world:1", "world:2"),
 )
 
 

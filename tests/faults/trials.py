@@ -136,7 +136,8 @@ def stop(bench: Bench, folder: Path, case: tuple[str, str, int]) -> str:
     where, nth = POINTS[point]
     fault: dict[str, Any] = {"point": where, "nth": nth, "act": name, "rank": 0, "to": "launcher"}
     started = time.monotonic()
-    code, err = bench.run(folder, fault=fault)
+    # signals find the ranks by their parent, which a warm start changes
+    code, err = bench.run(folder, fault=fault, cold=world > 1, seconds=300.0)
     seconds = time.monotonic() - started
     wanted = 130 if name == "SIGINT" else 75
     if code != wanted:

@@ -29,6 +29,8 @@ OBSERVED_SECONDS = 3.0
 STACK_SECONDS = 2.0
 # A watchdog that slept for so long was itself stopped, with its whole job, and knows nothing of that time.
 SUSPENDED_SECONDS = 10.0
+# By then a rank has noticed that another was ended: its exchanges fail.
+NOTICED_SECONDS = 15.0
 FRAMES = 12
 
 
@@ -175,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.set_blocking(0, False)
     poller = select.poll()
     poller.register(rank, select.POLLIN)
-    before, due = time.monotonic(), 0.0
+    before, due, started = time.monotonic(), 0.0, time.time()
     while not poller.poll(SECONDS * 500):
         told = _read()
         now = time.monotonic()
@@ -189,11 +191,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         if now < due:
             continue
         due = now + SECONDS
+        if _others_failed(layout, started):
+            os.kill(given.pid, signal.SIGKILL)
+            return 1
         sentence = watchdog.tick(now)
         if sentence is not None:
             _end(layout, given.pid, sentence)
             return 1
     return 0
+
+
+def _others_failed(layout: RunLayout, started: float) -> bool:
+    """Whether another rank hung and was ended so long ago that this one should have noticed."""
+    try:
+        since = layout.failed.stat().st_mtime
+        hung = " hangs (" in layout.failed.read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return hung and since > started and time.time() - since > NOTICED_SECONDS
 
 
 def _read() -> bytes | None:

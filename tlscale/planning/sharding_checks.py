@@ -1,4 +1,7 @@
-"""What doesn't go together with several processes, sharding and offload: a part of the table of clashes."""
+"""What doesn't go together with quantized weights, several processes, sharding and offload.
+
+A part of the table of clashes.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,15 @@ CLASHES: tuple[Clash, ...] = (
     ),
     Clash(
         "model.quantization",
-        lambda c: c.quantized and _uses_dora(c) and c.world.sharding == "zero3",
+        lambda c: c.recipe.model.quantization == "int8" and _uses_dora(c),
+        "DoRA reads an 8-bit weight before its layer does, which then finds no scales",
+        "set model.quantization to nf4, or leave use_dora out",
+    ),
+    Clash(
+        "model.quantization",
+        lambda c: (
+            c.recipe.model.quantization in ("nf4", "fp4") and _uses_dora(c) and c.world.sharding == "zero3"
+        ),
         "DoRA unpacks a whole weight outside its layer, and ZeRO-3 gathers it only inside",
         "set hardware.sharding to fsdp2, zero2 or none, or leave use_dora out",
     ),

@@ -7,7 +7,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help quickstart proofs install test check format clean cluster faults
+.PHONY: help quickstart proofs install test check format clean cluster faults attacks journey audit
 .DELETE_ON_ERROR:
 
 help:
@@ -17,6 +17,9 @@ help:
 	@echo "make check        lint, formatting, types and layers"
 	@echo "make faults       runs and pushes under every fault, and their tables; an hour or two"
 	@echo "make cluster      what can happen to jobs, on a Slurm of this machine's own; prints the table"
+	@echo "make attacks      load hostile artifacts under an audit hook, and print the table"
+	@echo "make journey      publish and load every form of a result, and print the table"
+	@echo "make audit        look the pinned dependencies up in the public advisories"
 	@echo "make format       rewrite the formatting"
 	@echo "make clean        remove the environment and everything built"
 
@@ -62,6 +65,13 @@ check: $(VENV)/.installed-test $(VENV)/.installed-dev
 faults: $(VENV)/.installed-test
 	$(BIN)/python -m tests.hub.faults
 	$(BIN)/python -m tests.faults.campaign
+
+attacks journey: $(VENV)/.installed-test
+	$(BIN)/python -m tests.hub.$@
+
+audit: | $(BIN)/python
+	-$(PIP) install -c constraints.txt "pip-audit>=2.9"
+	$(BIN)/python tools/audit.py
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

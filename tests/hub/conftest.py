@@ -26,10 +26,12 @@ class Site:
     env: dict[str, str]
     python: str
 
-    def tlscale(self, *arguments: str, code: int | None = 0, **env: str) -> CompletedProcess[str]:
+    def tlscale(
+        self, *arguments: str, code: int | None = 0, cwd: Path | None = None, **env: str
+    ) -> CompletedProcess[str]:
         """One command of the user; fails on another exit code."""
-        merged = {**self.env, **env}
-        return kit.tlscale(*arguments, env=merged, cwd=self.root, code=code, python=self.python)
+        merged, where = {**self.env, **env}, cwd or self.root
+        return kit.tlscale(*arguments, env=merged, cwd=where, code=code, python=self.python)
 
     @property
     def run(self) -> Path:

@@ -139,4 +139,4 @@ def shift(layout: RunLayout) -> str:
                     f"{first['c2st']:.3f} (0.5 is no shift, p = {first['c2st_p']:.3f}), "
                     f"proxy A-distance {first['a_distance']:.3f}."
                 )
-    return "Not measured; `tlscale probe` does."
+    return "Not measured; the command tlscale probe does."

@@ -92,7 +92,9 @@ def _problems(folder: Path) -> Iterator[str]:
             try:
                 sides += _sides(read_header(path).values())
             except PlanError as error:
-                yield str(error)
+                yield str(error).removeprefix(f"{folder}/")
+                # what the config is measured by is not known, and one reason is enough
+                sides.append(LARGEST_NUMBER)
     yield from _config(folder / "adapter_config.json", max(sides))
     yield from _manifest(folder / MANIFEST)
     yield from _head(folder / "head.json", max(sides))
@@ -214,6 +216,9 @@ def _manifest(path: Path) -> Iterator[str]:
     for name in files:
         if "/" in name or "\\" in name or name.startswith("."):
             yield f"{path.name}: vouches for {name!r:.80}, which leaves the folder"
+    base = said.get("base")
+    if said["kind"] != "checkpoint" and not (isinstance(base, str) and HUB_ID.fullmatch(base)):
+        yield f"{path.name}: base is {base!r:.80}, not an id on the Hub (ORG/NAME)"
     labels = said.get("labels")
     if not isinstance(labels, list) or not all(isinstance(one, str) for one in labels):
         yield f"{path.name}: labels must be a list of names"

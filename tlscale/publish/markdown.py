@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 SPECIAL = re.compile(r"([\\`*_\[\]|~#!$])")
+DANGEROUS = re.compile(r"[^ -~]|[`|<>&\\\\]")
 LONGEST = 300
 
 
@@ -19,9 +20,14 @@ def plain(value: object) -> str:
 
 
 def code(value: object) -> str:
-    """A name in code type; backticks and line breaks in it are dropped, as its type has no escape."""
-    text = " ".join(str(value).replace("`", "'").split())
-    return f"`{text[:LONGEST]}`" if text else ""
+    """A name in code type.
+
+    Backticks hold only what has nothing in it that could end them, or the cell of a table around them.
+    """
+    text = " ".join(str(value).split())[:LONGEST]
+    if not text:
+        return ""
+    return f"<code>{plain(text)}</code>" if DANGEROUS.search(text) else f"`{text}`"
 
 
 def block(text: str, language: str) -> str:

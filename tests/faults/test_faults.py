@@ -12,7 +12,7 @@ from tests.faults.campaign import everything, warm_up
 from tests.faults.kit import Bench, bench
 
 ALL = {trial.name: trial for found in everything().values() for trial in found}
-ON_MOUNTS = ("full at a later save",)
+ON_MOUNTS = ("full at the first save",)
 SHORT = (
     *("kill:1", "kill:2", "kill:3", "kill:10", "signal:3", "signal:17", "signal:30"),
     *("launcher:5", "hang:3", "hang:5", "exact:5", "exact:60", "world:1", "world:2"),

@@ -210,7 +210,7 @@ def disk(bench: Bench, folder: Path, case: str) -> str:
     if case == "full, and training goes on":
         bench.recipe(folder, train={"on_save_failure": "continue"})
         like = straight(bench, "patient", train={"on_save_failure": "continue"})
-    size = {"full at the first save": 16, "read-only": 4096, "vanished folder": 4096}.get(case, 200)
+    size = {"full at the first save": 16, "read-only": 4096, "vanished folder": 4096}.get(case, 60)
     return _on_small_disk(bench, folder, place, case, size, like)
 
 

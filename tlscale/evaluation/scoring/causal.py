@@ -54,7 +54,6 @@ class TreeExecutor:
         self._tree = plans.arrange([path.inputs for path in paths])
         self._passes = plans.schedule(self._tree, budget)
         self.costs = [plans.tokens_of(self._tree, step) for step in self._passes]
-        self.naive = [self._alone(step) for step in self._passes]
         self._forward: Forward | None = None
         self._unchecked = {"line", "tree"}
         masks = masking(module.config)
@@ -172,11 +171,6 @@ class TreeExecutor:
 
     def _plainly(self, step: Pass) -> Answered:
         return score_rows(self._module, self._asked(step), self._budget, self._device)
-
-    def _alone(self, step: Pass) -> int:
-        if isinstance(step, Push):
-            return 0
-        return sum(int(self._tree.lengths[member]) for member in step.members)
 
     def _capacity(self) -> int:
         return max((s.depth + c for s, c in zip(self._passes, self.costs, strict=True)), default=1)

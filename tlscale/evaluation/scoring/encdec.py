@@ -33,16 +33,12 @@ class EncoderDecoderExecutor:
             self._passes[-1].append(owners)
         self._passes = [p for p in self._passes if p]
         self.costs = [self._cost(step) for step in self._passes]
-        self.naive = [sum(self._alone(o) for owners in step for o in owners) for step in self._passes]
 
     def _cost(self, step: list[list[int]]) -> int:
         return sum(
             len(self._paths[owners[0]].inputs) + sum(len(self._paths[o].targets) for o in owners)
             for owners in step
         )
-
-    def _alone(self, owner: int) -> int:
-        return len(self._paths[owner].inputs) + len(self._paths[owner].targets)
 
     def needed(self, wanted: set[int]) -> list[int]:
         """The wanted passes alone."""

@@ -79,7 +79,7 @@ class Forward:
         mask = None
         if not tokens.chain:
             ends = torch.from_numpy(tokens.ends).to(self._device)
-            mask = self._mask(
+            mask = self.mask(
                 tree_mask(tokens.depth, ends), key_positions(tokens.depth, positions), positions
             )
         rows = torch.from_numpy(tokens.rows).to(self._device)
@@ -110,7 +110,11 @@ class Forward:
         picked: Tensor = out if self._keeps_rows else out[kept]
         return picked[: len(rows)]
 
-    def _mask(self, seen: Tensor, keys: Tensor, queries: Tensor) -> Any:
+    def mask(self, seen: Tensor, keys: Tensor, queries: Tensor) -> Any:
+        """The mask for queries [n] over keys [k], both by position, in the form that the model takes.
+
+        `seen` is [n, k]; sliding layers see less of it.
+        """
         masks = self._masks
         full = self._dressed(seen)
         if masks.window is None:
@@ -127,10 +131,6 @@ class Forward:
         return torch.zeros(seen.shape, dtype=kind, device=seen.device).masked_fill_(~seen, lowest)[
             None, None
         ]
-
-    def mask(self, seen: Tensor, keys: Tensor, queries: Tensor) -> Any:
-        """The mask for queries [n] over keys [k] in the form that the model takes; `seen` is [n, k]."""
-        return self._mask(seen, keys, queries)
 
 
 def tree_mask(depth: int, ends: Tensor) -> Tensor:

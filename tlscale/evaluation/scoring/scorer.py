@@ -40,14 +40,6 @@ class Share:
     collect: Callable[[list[Any]], list[Any]] = list
 
 
-@dataclass(frozen=True)
-class Work:
-    """The token cost of a set of requests: as it was computed, and path by path."""
-
-    computed: int
-    one_by_one: int
-
-
 class ModelScorer:
     """Answers requests with a causal or encoder-decoder language model; a `Scorer`.
 
@@ -92,11 +84,6 @@ class ModelScorer:
             if not isinstance(requests[index], Rolling):
                 cut.setdefault(index, max((book.paths[place].cut for place in places), default=0))
         return tuple(cut.get(index, 0) for index in range(len(requests)))
-
-    def work(self, requests: Sequence[Request]) -> Work:
-        """What answering would cost, without answering."""
-        executor = self._executor(Book.of(self.cutter, requests).paths)
-        return Work(sum(executor.costs), sum(executor.naive))
 
     def score(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result]]:
         """The result of every request with its index, each as soon as it is there.

@@ -97,13 +97,6 @@ class Stack(Cache):
         self._place.slots, self._place.seen = slots, seen
         return self
 
-    @property
-    def bytes(self) -> int:
-        """What the buffers hold in memory."""
-        mine = [layer for layer in self.layers if isinstance(layer, StackLayer)]
-        held = [tensor for layer in mine for tensor in (layer.keys, layer.values) if tensor is not None]
-        return sum(tensor.nbytes for tensor in held)
-
 
 def memory_ran_out(error: BaseException) -> bool:
     """Whether an exception says that the GPU's or the machine's memory didn't suffice."""

@@ -36,7 +36,8 @@ come_back() {
     excluded=${job##* ExcNodeList=}
     excluded=${excluded%% *}
     [[ $excluded = "(null)" ]] || set -- "$excluded,$1"
-    scontrol update JobId="$self" ExcNodeList="$1"
+    # Slurm has begun to end this script and all that it starts
+    (trap '' TERM && scontrol update JobId="$self" ExcNodeList="$1")
   fi
   sleep 180 # Slurm ends this script meanwhile
   exit 75

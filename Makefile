@@ -7,12 +7,13 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help quickstart proofs install test check format clean cluster faults attacks journey audit
+.PHONY: help quickstart proofs install test test-long check format clean cluster faults attacks journey audit
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make quickstart   install and run configs/quickstart.yaml"
 	@echo "make test         install what tests need and run them"
+	@echo "make test-long    the tests that take minutes each, on a machine that does nothing else"
 	@echo "make proofs       run the recipes of configs/proofs and write down what came of each"
 	@echo "make check        lint, formatting, types and layers"
 	@echo "make faults       runs and pushes under every fault, and their tables; an hour or two"
@@ -51,6 +52,9 @@ test: $(VENV)/.installed-test
 
 proofs: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/proofs.py
+
+test-long: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m long
 
 cluster: $(VENV)/.installed-test
 	$(BIN)/python -m tests.cluster.campaign

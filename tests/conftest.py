@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# Tests run side by side, and some fork processes that have loaded torch: one thread each, children too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:

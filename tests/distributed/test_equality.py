@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.distributed.equality import SHARDINGS, lines, table
 from tests.distributed.kit import ADAPTERS
+
+pytestmark = pytest.mark.long
 
 
 def test_every_backend_trains_as_one_process_does(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from tlscale.planning.compile import read_plan
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import read_lines
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from tests.distributed.test_two_processes import ROOT, ROWS, losses
 from tests.integration import tiny
 
+pytestmark = pytest.mark.long
+
 
 def run(root: Path, model: Path, processes: int) -> Path:
     rows, output = tiny.sentences(root / "rows.jsonl", ROWS), root / f"on-{processes}"

@@ -17,6 +17,8 @@ from tests.machines import machines, missing
 from tlscale.planning.compile import read_plan
 from tlscale.runs.layout import RunLayout
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 PORT = "29517"
 

@@ -6,8 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.hub import attacks
 from tests.hub.conftest import Site
+
+pytestmark = pytest.mark.long
 
 EVERY = 8
 DEED = """

@@ -62,6 +62,7 @@ def test_it_is_private_and_just_the_allowed_files(site: Site) -> None:
     assert site.hub.store.repositories["ada/colours"].branches.keys() == {"main"}
 
 
+@pytest.mark.long
 def test_a_second_push_makes_no_commit(site: Site) -> None:
     before = site.hub.store.log("ada/colours")
     done = site.tlscale("push", "runs/colours", "--to", "ada/colours", "--json")

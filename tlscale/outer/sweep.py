@@ -29,7 +29,7 @@ from tlscale.recipe.parse import apply_overrides
 from tlscale.recipe.search import Space, Sweep
 from tlscale.recipe.types import Recipe
 from tlscale.report.sweeps import Search, SweepResult, Trial
-from tlscale.runs.record import exclusive, write_json, write_text
+from tlscale.runs.record import exclusive, write_json, write_text, writing
 from tlscale.runs.sweep import SweepLayout
 
 CANDIDATE = "tuned"
@@ -146,8 +146,8 @@ def run(made: Program, say: Say) -> SweepResult:
         UsageError: the folder holds something else.
         TlscaleError: no trial came to an end.
     """
-    _claim(made)
     log = Log(made.layout)
+    _claim(made, log)
     started = time.monotonic()
     for arm in made.arms:
         while (trial := _taken(made, arm, log, started)) is not None:
@@ -161,20 +161,31 @@ def run(made: Program, say: Say) -> SweepResult:
     return result
 
 
-def _claim(made: Program) -> None:
+def _claim(made: Program, log: Log) -> None:
+    """Makes the sweep's folder, or accepts one of the same sweep; several processes may do so at once."""
     layout, key, mark = made.layout, made.fingerprint, made.layout.fingerprint
-    if mark.is_file():
-        before = mark.read_text(encoding="utf-8").strip()
-        if before != key:
-            raise UsageError(
-                f"{layout.root} holds another sweep ({before}, now {key}); give output_dir=ANOTHER, or "
-                "remove the folder if it is no longer needed"
-            )
-        return
-    if layout.root.exists() and (not layout.root.is_dir() or any(layout.root.iterdir())):
-        raise UsageError(f"{layout.root} is not empty and no sweep; give output_dir=ANOTHER")
-    write_text(layout.recipe, yaml.safe_dump(dict(made.asked.raw), sort_keys=False, allow_unicode=True))
-    write_text(mark, f"{key}\n")
+    if layout.root.exists():
+        # what a process leaves that makes the folder at this moment, or was killed while it did
+        begun = {layout.lock.name, layout.recipe.name, mark.name}
+        begun |= {f".{name}.partial" for name in begun}
+        foreign = not layout.root.is_dir() or {entry.name for entry in layout.root.iterdir()} - begun
+        # looked for last: another process may have come further since
+        if foreign and not mark.is_file():
+            raise UsageError(f"{layout.root} is not empty and no sweep; give output_dir=ANOTHER")
+    if not mark.is_file():
+        with writing(layout.root):
+            layout.root.mkdir(parents=True, exist_ok=True)
+        with log.turn():
+            if not mark.is_file():
+                text = yaml.safe_dump(dict(made.asked.raw), sort_keys=False, allow_unicode=True)
+                write_text(layout.recipe, text)
+                write_text(mark, f"{key}\n")
+    before = mark.read_text(encoding="utf-8").strip()
+    if before != key:
+        raise UsageError(
+            f"{layout.root} holds another sweep ({before}, now {key}); give output_dir=ANOTHER, or "
+            "remove the folder if it is no longer needed"
+        )
 
 
 def _taken(made: Program, arm: str, log: Log, started: float) -> Trial | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -125,6 +126,9 @@ def carry_out(
         raw = asked.trial(trial.parameters, f"trial-{trial.number:03d}", looks=wanted.looks)
         plan = asked.plan(raw)
         write_text(file, yaml.safe_dump(raw, sort_keys=False, allow_unicode=True))
+        if not run.plan.is_file():
+            # killed while it was made: nothing was run in it yet, and it is the sweep's own
+            shutil.rmtree(run.root, ignore_errors=True)
         prepare(RunSpec(plan, run), file)
     except TlscaleError as error:
         return _ended(trial, "failed", began, reason=str(error).partition("\n")[0])

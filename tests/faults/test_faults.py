@@ -11,8 +11,6 @@ import pytest
 from tests.faults.campaign import everything, warm_up
 from tests.faults.kit import Bench, bench
 
-pytestmark = pytest.mark.long
-
 ALL = {trial.name: trial for found in everything().values() for trial in found}
 ON_MOUNTS = ("full at the first save",)
 SHORT = (

@@ -56,6 +56,7 @@ def work(folder: Path, setting: Setting, rank: int, port: int, fault: Mapping[st
         os.environ |= {"FAULT": json.dumps(fault), "WARM_NOTES": str(folder / "notes")}
     import torch
     from accelerate import Accelerator, InitProcessGroupKwargs
+    from accelerate.state import AcceleratorState
 
     from tests.unit import test_engine_loop as small
     from tlscale.data.packing import Packed
@@ -65,6 +66,8 @@ def work(folder: Path, setting: Setting, rank: int, port: int, fault: Mapping[st
     from tlscale.engine.signals import Stops
     from tlscale.planning.types import Batch, Safety
 
+    # What this process was forked from may have met an accelerator before, in a world of its own.
+    AcceleratorState._reset_state(reset_partial_state=True)
     handlers = [InitProcessGroupKwargs(backend="gloo")] if setting.world > 1 else []
     accelerator = Accelerator(cpu=True, kwargs_handlers=handlers)
     micro = ROWS_PER_STEP // setting.accumulation // setting.world

@@ -38,7 +38,7 @@ def judged(found: Sequence[Examination], machines: Sequence[str]) -> dict[str, l
 
     A machine is not fit when it gave no answer, found a problem of its own, or has another version of a
     package than most have (than the first machine, where there is no majority). Only when there is none of
-    these, those that failed to meet the others are not fit.
+    these, those that failed to meet the others are not fit; where all the others failed, it is the first.
     """
     bad: dict[str, list[str]] = {}
     heard = {one.machine: one for one in found}
@@ -56,4 +56,16 @@ def judged(found: Sequence[Examination], machines: Sequence[str]) -> dict[str, l
             own = one.versions.get(package, "none")
             if own != usual:
                 bad.setdefault(one.machine, []).append(f"{package} {own}, others have {usual}")
-    return bad or {one.machine: list(one.meeting) for one in present if one.meeting}
+    return bad or _apart(present)
+
+
+def _apart(present: Sequence[Examination]) -> dict[str, list[str]]:
+    """The machines that did not meet the others."""
+    if present and present[0].meeting:
+        # the others meet there
+        return {present[0].machine: list(present[0].meeting)}
+    met = [one for one in present if not one.meeting]
+    if len(met) == 1 and len(present) > 2:
+        said = next(one.meeting[0] for one in present if one.meeting)
+        return {met[0].machine: [f"no other machine meets it: {said}"]}
+    return {one.machine: list(one.meeting) for one in present if one.meeting}

@@ -64,24 +64,39 @@ def gpus(wanted: int) -> Iterator[str]:
 
 
 def together(machines: int, rank: int, address: str, port: int, seconds: int) -> list[str]:
-    """What is wrong between the machines: each must reach the first, and all together sum a tensor."""
+    """What is wrong between the machines: each must reach the first, and all together sum a tensor.
+
+    A machine that can't reach the first says so; those that only waited for it in vain have nothing to say.
+    """
+    place, limit = f"{address}:{port}", timedelta(seconds=seconds)
     try:
-        distributed.init_process_group(
-            "gloo",
-            init_method=f"tcp://{address}:{port}",
-            rank=rank,
-            world_size=machines,
-            timeout=timedelta(seconds=seconds),
+        store = distributed.TCPStore(  # type: ignore[attr-defined]
+            address, port, machines, is_master=rank == 0, timeout=limit, wait_for_workers=False
         )
+        store.set(f"here-{rank}", "yes")
+    except RuntimeError as error:
+        did = "can't listen at" if rank == 0 else "can't reach"
+        return [f"{did} {place}: {_first_line(error)}"]
+    try:
+        store.wait([f"here-{other}" for other in range(machines)], limit)
+    except RuntimeError:
+        return []
+    try:
+        distributed.init_process_group("gloo", store=store, rank=rank, world_size=machines, timeout=limit)
         number = torch.tensor(float(rank + 1))
         distributed.all_reduce(number)
+        distributed.barrier()
         distributed.destroy_process_group()
     except RuntimeError as error:
         # the first machine hears of every failure and can't tell whose it is; those that cause one say so
-        said = f"no sum over all machines by way of {address}:{port}: {str(error).splitlines()[0]}"
+        said = f"no sum over all machines by way of {place}: {_first_line(error)}"
         return [] if rank == 0 else [said]
     right = machines * (machines + 1) / 2
     return [] if float(number) == right else [f"the sum over all machines is {float(number)}, not {right}"]
+
+
+def _first_line(error: RuntimeError) -> str:
+    return str(error).splitlines()[0]
 
 
 if __name__ == "__main__":

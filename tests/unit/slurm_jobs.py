@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tlscale.launching.search import Search
 from tlscale.launching.slurm import Job, Step, Task
 from tlscale.recipe.launch import Slurm
 
@@ -34,6 +35,14 @@ def step(
     )
 
 
+def search(*words: str, root: str = "/data/runs/demo-sweep", **settings: Any) -> Search:
+    """Jobs that share a search."""
+    asked = Slurm.model_validate_json(Slurm(**settings).model_dump_json())
+    command = ("sweep", "/data/demo.yaml", *words)
+    return Search("demo", Path(root), 8, command, asked, "/opt/env/bin/python")
+
+
+SEARCH = search("train.max_steps=9", gpus_per_node=1, time="4h", at_once=2, modules=("cuda/12.4",))
 GOLDEN = {
     "one-machine": job(time="90m", preflight=False),
     "four-machines": job(

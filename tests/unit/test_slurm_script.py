@@ -13,8 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tests.unit.slurm_jobs import GOLDEN, job, step
+from tests.unit.slurm_jobs import GOLDEN, SEARCH, job, search, step
 from tlscale.errors import UsageError
+from tlscale.launching import search as searches
+from tlscale.launching.search import search_script
 from tlscale.launching.slurm import BODY, Job, clock, sbatch_argv, step_script, training_script
 from tlscale.recipe.launch import Slurm
 
@@ -107,12 +109,16 @@ def values(script: str, folder: Path) -> list[str]:
     return done.stdout.split("\0")[:-1]
 
 
-@pytest.mark.parametrize("name", GOLDEN)
+SCRIPTS = {
+    **{name: training_script(made) for name, made in GOLDEN.items()},
+    "search": search_script(SEARCH),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_is_what_it_was(name: str) -> None:
     file = FOLDER / f"slurm-{name}.sbatch"
-    assert training_script(GOLDEN[name]) == file.read_text(encoding="utf-8"), (
-        "python -m tests.unit.test_slurm_script"
-    )
+    assert SCRIPTS[name] == file.read_text(encoding="utf-8"), "python -m tests.unit.test_slurm_script"
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -130,6 +136,29 @@ def test_nothing_hostile_is_executed(field: str, tmp_path: Path) -> None:
         assert field == "root" or any(hostile in word for word in found), hostile
         assert sum(line.startswith("#SBATCH") for line in script.splitlines()) <= 8
     assert survived > 0 or field not in ("container", "environment", "run", "python")
+
+
+def test_nothing_hostile_is_executed_in_a_search(tmp_path: Path) -> None:
+    kept = [text for text in HOSTILE if text.isprintable() and "%" not in text]
+    script = search_script(search(*kept, root=f"/data/{kept[0]}")).partition(searches.BODY.read_text())[0]
+    done = subprocess.run(
+        ["/bin/bash", "-c", f'{script}\nprintf "%s\\0" "${{command[@]}}" "$root"'],
+        cwd=tmp_path, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"}, check=True,
+    )  # fmt: skip
+    assert done.stdout.split("\0")[5:-1] == [*kept, f"/data/{kept[0]}"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["there", "not there"])
+def test_a_module_that_cannot_be_loaded_ends_the_job(there: bool, tmp_path: Path) -> None:
+    script = step_script(step(("report", "/r"), modules=("tl/1.0",)))
+    head = script.partition("set -euo pipefail")[0]
+    load = "echo loaded $2" if there else "return 1"
+    done = subprocess.run(
+        ["/bin/bash", "-c", f"module() {{ {load}; }}\n{head}\necho began"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == ((0, "loaded tl/1.0\nbegan\n") if there else (1, ""))
 
 
 PRINTABLE = st.text(
@@ -194,12 +223,12 @@ def test_the_commands_of_a_later_job_are_quoted() -> None:
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="needs shellcheck")
 def test_shellcheck_has_nothing_to_say() -> None:
     files = [*FOLDER.glob("slurm-*.sbatch"), *(FOLDER.parents[1] / "launch").glob("*.sbatch")]
-    assert len(files) >= len(GOLDEN) + 2
+    assert len(files) >= len(SCRIPTS) + 2
     argv = ["shellcheck", "-s", "bash", *map(str, files)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
 if __name__ == "__main__":
-    for golden, made in GOLDEN.items():
-        (FOLDER / f"slurm-{golden}.sbatch").write_text(training_script(made), encoding="utf-8")
+    for golden, script in SCRIPTS.items():
+        (FOLDER / f"slurm-{golden}.sbatch").write_text(script, encoding="utf-8")

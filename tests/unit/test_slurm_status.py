@@ -55,6 +55,26 @@ def test_a_run_tells_its_pace_and_what_was_repeated(tmp_path: Path) -> None:
     assert "5 / 50" in table([found])
     (waiting,) = statuses(layout.root, [queued("PENDING", "Resources")])
     assert (waiting.state, waiting.why, waiting.left) == ("waiting", "Resources", None)
+    attempts.begin(layout, "7.0", ["n1"])
+    unfit = {"time": 2, "event": "unfit", "try": "7.0", "machines": {"n1": ["no GPU"]}}
+    append_line(layout.attempts, unfit)
+    (waiting,) = statuses(layout.root, [queued("PENDING", "Resources")])
+    assert (waiting.restarts, waiting.why) == (0, "Resources; n1: no GPU")
+    attempts.begin(layout, "7.1", ["n2"])
+    (again,) = statuses(layout.root, [queued("RUNNING")])
+    assert (again.restarts, again.why) == (1, "n1: no GPU")
+
+
+def test_a_search_tells_of_its_jobs_and_of_its_end(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path / "grid-sweep")
+    write_json(layout.job, {"jobs": {"sweep": "7"}, "runs": [], "flags": []})
+    found = statuses(
+        layout.root, [queued("RUNNING", element="0"), queued("PENDING", "JobArrayTaskLimit", "1")]
+    )
+    assert [(one.state, one.why) for one in found] == [("running", ""), ("waiting", "JobArrayTaskLimit")]
+    assert [one.state for one in statuses(layout.root, [])] == ["unfinished"]
+    (layout.root / "best.yaml").write_text("")
+    assert [one.state for one in statuses(layout.root, [])] == ["done"]
 
 
 @pytest.mark.parametrize(
@@ -138,6 +158,12 @@ def test_machines_are_judged_by_themselves_and_by_what_most_have() -> None:
     met = [exam("n1"), exam("n2", "disk"), exam("n3", meeting=("no sum",))]
     assert judged(met, machines) == {"n2": ["disk"]}
     assert judged([exam("n1"), exam("n2"), met[2]], machines) == {"n3": ["no sum"]}
+    # the others meet at the first machine: it is to blame when it can't listen, or when nobody reaches it
+    deaf = exam("n1", meeting=("can't listen",))
+    others = [exam(name, meeting=("can't reach n1",)) for name in machines[1:]]
+    assert judged([deaf, *others], machines) == {"n1": ["can't listen"]}
+    assert judged([exam("n1"), *others], machines) == {"n1": ["no other machine meets it: can't reach n1"]}
+    assert judged([exam("n1"), others[0]], machines[:2]) == {"n2": ["can't reach n1"]}
 
 
 def test_one_process_needs_no_launcher() -> None:

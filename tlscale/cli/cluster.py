@@ -34,6 +34,9 @@ def _submit(commands: Commands, recipe_command: Adds) -> None:
         made.add_argument(f"--{name}", metavar=name.upper(), help=f"launch.slurm.{name}")
     made.add_argument("--evaluate", action="store_true", help="score again in a job of its own afterwards")
     made.add_argument("--gate", action="store_true", help="end the chain unless POSITIVE or EQUIVALENT")
+    made.add_argument(
+        "--sweep", type=_number, metavar="N", help="search the recipe's settings instead, by N jobs"
+    )
     made.add_argument("--push", metavar="HUB_ID", help="publish the result in a last job")
     made.add_argument("--dry-run", action="store_true", help="print the scripts and the sbatch lines")
     made.add_argument("--offline", action="store_true", help="read the Hub's cache only")

@@ -52,6 +52,10 @@ def submit(arguments: argparse.Namespace) -> int:
     """Plans, writes the run directories and scripts, and submits; with --dry-run only prints."""
     given = {name: value for name in OPTIONS if (value := getattr(arguments, name)) is not None}
     recipe, asked = resolved(Path(arguments.recipe), arguments.overrides, given)
+    if arguments.sweep is not None:
+        from tlscale.cli.search import submit_search
+
+        return submit_search(arguments, asked)
     specs = runs_of(recipe, offline=arguments.offline)
     for spec in specs:
         must_fit(spec.plan)
@@ -134,9 +138,10 @@ def rendered(
     if arguments.push is not None:
         steps.append(("push", (("push", runs[0], "--to", arguments.push),), on_cpu))
     for name, commands, needs in steps:
-        step = Step(f"{recipe.name}-{name}", root, layout.job_log(name), commands, needs, python)
+        online, log = name == "push", layout.job_log(name)
+        step = Step(f"{recipe.name}-{name}", root, log, commands, needs, python, online)
         file = layout.batch_script(name)
-        made.append(Script(name, step_script(step), file, layout.job_log(name), flags))
+        made.append(Script(name, step_script(step), file, log, flags))
     return tuple(made)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from tlscale.errors import ExitCode, UsageError
 from tlscale.launching import queue, status
 from tlscale.launching.slurm import sbatch_argv
-from tlscale.launching.status import Submitted
+from tlscale.launching.status import SWEEP, Submitted
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import write_json, write_text
 from tlscale.runs.result import seed_runs
@@ -88,13 +88,20 @@ def cancel(arguments: argparse.Namespace) -> int:
     jobs = _live(root)
     waiting = [one.number for one in jobs if one.state in queue.WAITING]
     queue.cancel(waiting)
-    running = [one for one in jobs if one.number not in waiting]
+    trains = made.jobs.get("train")
+    saving = [one for one in jobs if one.number not in waiting and trains in (one.number, one.array)]
+    queue.cancel([one.number for one in jobs if one.number not in waiting and one not in saving])
+    running = saving
     end = time.monotonic() + arguments.wait
     while running and time.monotonic() < end:
         for one in running:
             _ask_to_stop(made, one)
         time.sleep(LOOK_SECONDS)
-        running = [one for one in _live(root) if one.state not in queue.WAITING]
+        running = [
+            one
+            for one in _live(root)
+            if one.state not in queue.WAITING and trains in (one.number, one.array)
+        ]
     left = [one.number for one in _live(root)]
     queue.cancel(left)
     ended, late = [one.number for one in jobs], [one.number for one in running]
@@ -110,7 +117,7 @@ def cancel(arguments: argparse.Namespace) -> int:
 
 
 def _ask_to_stop(made: Submitted, job: queue.Queued) -> None:
-    if job.state != "RUNNING" or made.jobs.get("train") not in (job.number, job.array):
+    if job.state != "RUNNING":
         return
     runs = made.runs[int(job.element or 0)]
     unfinished = [run for run in runs if not RunLayout(run).done.is_file()]
@@ -127,11 +134,12 @@ def resume(arguments: argparse.Namespace) -> int:
     live = _live(root)
     if live:
         raise UsageError(f"{root}: job {live[0].number} of this run is {live[0].state.lower()} already")
-    if all(RunLayout(run).done.is_file() for task in made.runs for run in task):
+    if made.runs and all(RunLayout(run).done.is_file() for task in made.runs for run in task):
         raise UsageError(f"{root}: the run is done; tlscale report {shlex.quote(str(root))} judges it")
     numbers: dict[str, str] = {}
     for name in made.jobs:
-        log = layout.job_log("train-%a" if name == "train" and len(made.runs) > 1 else name)
+        elements = name == SWEEP or (name == "train" and len(made.runs) > 1)
+        log = layout.job_log(f"{name}-%a" if elements else name)
         argv = sbatch_argv(
             layout.batch_script(name), log, flags=made.flags, after=list(numbers.values())[-1:]
         )

@@ -11,7 +11,7 @@ mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 export MASTER_ADDR=${hosts[0]} MASTER_PORT=$((20000 + (SLURM_JOB_ID * 7 + restarts) % 10000))
 
 on_one() { srun --nodes=1 --ntasks=1 --nodelist="${hosts[0]}" "${inside[@]}" "$python" -m "$@"; }
-on_all() { srun --nodes="$machines" --ntasks="$machines" --ntasks-per-node=1 "$@"; }
+on_all=(srun --nodes="$machines" --ntasks="$machines" --ntasks-per-node=1)
 
 # A signal asks all ranks to save at the end of their step. Slurm sends one before the time limit, at
 # preemption and at scancel; a late one from an earlier try costs a save and changes nothing.
@@ -23,10 +23,21 @@ ask_to_stop() {
 trap 'ask_to_stop "time limit"' USR1
 trap 'ask_to_stop "asked by Slurm"' TERM
 
+# Whether another try of this run has begun: this machine was cut off, and Slurm went on without it. Nothing
+# here may touch the run or the job then. A file system that is away for a while says nothing about it.
+superseded() {
+  local now
+  now=$(cat "$run/attempt" 2>/dev/null) && [[ $now != "$TLSCALE_TRY" ]]
+}
+
 # Queues this job again, unless it was cancelled; the machines in $1 are left out from now on.
 come_back() {
-  local job excluded
-  job=$(scontrol show job -o "$self")
+  local job excluded tries
+  for ((tries = 0; tries < 30; tries++)); do
+    job=$(scontrol show job -o "$self") && break # a controller that is away comes back
+    sleep 10
+  done
+  ! superseded && [[ $job = *" Restarts=$restarts "* ]] || exit 76
   case $job in
     *JobState=RUNNING* | *JobState=PENDING* | *JobState=PREEMPTED* | *Reason=TimeLimit*) ;;
     *) exit 75 ;;
@@ -47,7 +58,7 @@ come_back() {
 examined=no
 preflight() {
   [[ $preflight = yes && $examined = no ]] || return 0
-  on_all --wait=0 --time=2 "${inside[@]}" "$python" -m tlscale.launching.preflight "$run" \
+  "${on_all[@]}" --wait=0 --time=2 "${inside[@]}" "$python" -m tlscale.launching.preflight "$run" \
     --machines="$machines" --min-free-gb="$min_free_gb"
   local bad
   bad=$(on_one tlscale.launching.attempt judge "$run" --machines="$(IFS=,; echo "${hosts[*]}")") || exit 1
@@ -60,15 +71,19 @@ for run in "${runs[@]}"; do
     --tries-without-progress="$tries_without_progress"
   case $? in 0) ;; 10) continue ;; *) exit 1 ;; esac
   preflight
-  on_all --kill-on-bad-exit=1 --wait=60 "${inside[@]}" "$python" -m tlscale.launching.node "$run" \
+  set -m # srun and its guard in a process group of their own
+  "${on_all[@]}" --kill-on-bad-exit=1 --wait=60 "${inside[@]}" "$python" -m tlscale.launching.node "$run" \
     --machines="$machines" --processes="$processes" &
-  step=$! code=0
-  while kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done
-  # srun gives up at once when it hears TERM itself, while the ranks still save.
-  for ((second = 0; second < 30; second++)); do
-    [[ -e $run/STOP && ! -e $run/STOPPED && ! -e $run/DONE && ! -e $run/FAILED ]] || break
-    sleep 1
+  step=$!
+  set +m
+  while kill -0 "$step" 2>/dev/null; do
+    # an srun that was cut off from the other machines would wait for them; its guard would end their step
+    ! superseded || { kill -KILL -- "-$step"; exit 76; }
+    sleep 1 &
+    wait $!
   done
+  wait "$step"
+  code=$?
   printf '{"time": %s, "event": "end", "try": "%s", "code": %d}\n' \
     "$(date +%s)" "$TLSCALE_TRY" "$code" >>"$run/attempts.jsonl"
 

@@ -52,7 +52,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Step:
-    """A job that follows others: `tlscale` commands on one machine, up to the first that fails."""
+    """A job that follows others: `tlscale` commands on one machine, up to the first that fails.
+
+    One that is `online` reaches the Hub even where the settings keep it out of jobs.
+    """
 
     name: str
     root: Path
@@ -60,6 +63,7 @@ class Step:
     commands: tuple[tuple[str, ...], ...]
     settings: Slurm
     python: str
+    online: bool = False
 
 
 def training_script(job: Job) -> str:
@@ -78,7 +82,7 @@ def training_script(job: Job) -> str:
         "--requeue",
         "--open-mode=append",
         f"--signal=B:USR1@{settings.save_seconds}",
-        *_resources(settings, settings.processes),
+        *resources(settings, settings.processes),
     ]
     if len(job.tasks) > 1:
         limit = f"%{settings.at_once}" if settings.at_once else ""
@@ -89,15 +93,16 @@ def training_script(job: Job) -> str:
             f"# Trains {job.name}; comes back by itself after time limits, preemption and lost machines.",
             "# Written by tlscale submit; it also runs by itself: sbatch THIS_FILE.",
             *(f"#SBATCH {option}" for option in options),
+            *modules(settings),
             "set -uo pipefail",
             "",
-            *_environment(settings),
+            *environment(settings, offline=settings.offline),
             *_runs(job.tasks),
             f"python={shlex.quote(job.python)}",
             f"machines={settings.nodes} processes={settings.processes}",
             f"preflight={'yes' if settings.preflight else 'no'} min_free_gb={settings.min_free_gb:g}",
             f"tries_without_progress={settings.tries_without_progress}",
-            f"inside=({' '.join(_inside(settings))})",
+            f"inside=({' '.join(inside(settings))})",
             f"export ACCELERATE_USE_CPU={'true' if job.cpu else 'false'}",
             "",
             BODY.read_text(encoding="utf-8"),
@@ -118,19 +123,20 @@ def step_script(step: Step) -> str:
         "--ntasks=1",
         "--requeue",
         "--open-mode=append",
-        *_resources(step.settings, 1),
+        *resources(step.settings, 1),
     ]
     commands = [shlex.join([step.python, "-m", "tlscale", *command]) for command in step.commands]
-    inside = " ".join(_inside(step.settings))
+    within = " ".join(inside(step.settings))
     return "\n".join(
         [
             "#!/bin/bash",
             f"# {step.name}: written by tlscale submit.",
             *(f"#SBATCH {option}" for option in options),
+            *modules(step.settings),
             "set -euo pipefail",
             "",
-            *_environment(step.settings),
-            f"inside=({inside})",
+            *environment(step.settings, offline=None if step.online else step.settings.offline),
+            f"inside=({within})",
             *(f'srun --nodes=1 --ntasks=1 "${{inside[@]}}" {command}' for command in commands),
             "",
         ]
@@ -188,7 +194,8 @@ def clock(text: str) -> str:
     return f"{days}-{hours:02}:{rest // 60:02}:{rest % 60:02}"
 
 
-def _resources(settings: Slurm, processes: int) -> list[str]:
+def resources(settings: Slurm, processes: int) -> list[str]:
+    """The options of sbatch that ask for machines and time."""
     kind = f"{settings.gpu_type}:" if settings.gpu_type else ""
     cpus = settings.cpus_per_process
     options = {
@@ -207,14 +214,28 @@ def _resources(settings: Slurm, processes: int) -> list[str]:
     return [*found, "--exclusive"] if settings.exclusive else found
 
 
-def _environment(settings: Slurm) -> list[str]:
-    lines = [f"module load {shlex.quote(name)}" for name in settings.modules]
+def modules(settings: Slurm) -> list[str]:
+    """Loads the modules; before bash is made strict, since their own scripts are not written for that."""
+    if not settings.modules:
+        return []
+    return [
+        "if ! command -v module >/dev/null; then",
+        "  # shellcheck disable=SC1090",
+        '  for file in /etc/profile.d/*mod*.sh; do . "$file"; done',
+        "fi",
+        *(f"module load {shlex.quote(name)} || exit 1" for name in settings.modules),
+    ]
+
+
+def environment(settings: Slurm, *, offline: bool | None) -> list[str]:
+    """The variables of a job; `offline` is `None` for one that needs the Hub."""
     values = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
-    if settings.offline:
-        values |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    if offline or offline is None:
+        word = "1" if offline else "0"
+        values |= {"HF_HUB_OFFLINE": word, "HF_DATASETS_OFFLINE": word}
     if settings.scratch:
         values |= {"TMPDIR": settings.scratch, "TLSCALE_SCRATCH": settings.scratch}
-    lines += [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
     return lines + [f"export {name}={shlex.quote(value)}" for name, value in settings.environment.items()]
 
 
@@ -226,7 +247,7 @@ def _runs(tasks: Sequence[Task]) -> list[str]:
     return [*lines, '  *) echo "no run has this number" >&2; exit 2 ;;', "esac"]
 
 
-def _inside(settings: Slurm) -> list[str]:
+def inside(settings: Slurm) -> list[str]:
     """What puts a command of a step into the container: flags of srun, or a command before it."""
     if settings.container is None:
         return []

@@ -11,11 +11,13 @@ from typing import Any
 
 from tlscale.errors import UsageError
 from tlscale.launching.queue import LIVE, WAITING, Queued
-from tlscale.runs.attempts import attempts
+from tlscale.runs.attempts import Attempt, attempts, why_ended
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import read_lines
 from tlscale.runs.result import read_stopped, seed_runs
+from tlscale.runs.sweep import SweepLayout
 
+SWEEP = "sweep"  # the purpose of jobs that search settings
 SPEED_STEPS = 20  # the speed is that of so many logged steps
 
 
@@ -40,6 +42,7 @@ class Status:
     seconds_per_step: float | None = None
     left: float | None = None
     tries: int = 0
+    restarts: int = 0
     repeated: int = 0
     why: str = ""
     job: str = ""
@@ -84,6 +87,8 @@ def statuses(root: Path, queue: Sequence[Queued]) -> tuple[Status, ...]:
     made = submitted(RunLayout(root))
     if made is None:
         return tuple(_status(seed, None) for seed in seed_runs(root) or (RunLayout(root),))
+    if SWEEP in made.jobs:
+        return _searching(root, made, queue)
     number = made.jobs.get("train", "")
     found = []
     for index, runs in enumerate(made.runs):
@@ -92,6 +97,21 @@ def statuses(root: Path, queue: Sequence[Queued]) -> tuple[Status, ...]:
             mine = [one for one in mine if one.element in (str(index), None)]
         found.append(_status(RunLayout(runs[-1]), mine[0] if mine else None, number))
     return tuple(found)
+
+
+def _searching(root: Path, made: Submitted, queue: Sequence[Queued]) -> tuple[Status, ...]:
+    """Each job of a search that waits or runs, or one row on how it ended."""
+    live = [one for one in queue if one.state in LIVE]
+    if not live:
+        state = "done" if SweepLayout(root).best.is_file() else "unfinished"
+        return (Status(run=str(root), state=state, job=made.jobs[SWEEP]),)
+    return tuple(
+        Status(
+            run=str(root), state="waiting" if one.state in WAITING else one.state.lower(),
+            why=one.why, job=one.number, machines=one.machines,
+        )
+        for one in live
+    )  # fmt: skip
 
 
 def _status(layout: RunLayout, job: Queued | None, number: str = "") -> Status:
@@ -110,11 +130,19 @@ def _status(layout: RunLayout, job: Queued | None, number: str = "") -> Status:
         seconds_per_step=pace,
         left=pace * (last["steps"] - last["step"]) if running and last and pace else None,
         tries=len(tries),
+        restarts=max(0, len(tries) - 1),
         repeated=_repeated(steps),
-        why=why or (tries[-1].after or "" if tries else ""),
+        why="; ".join(filter(None, (why, _before(layout, tries, state)))),
         job=job.number if job else number,
         machines=job.machines if job else "",
     )
+
+
+def _before(layout: RunLayout, tries: Sequence[Attempt], state: str) -> str:
+    """Why the last try ended, of a run that waits for its next; else why the newest one had to begin."""
+    if not tries or state in ("done", "failed", "stopped"):
+        return ""
+    return (why_ended(layout) if state == "waiting" else tries[-1].after) or ""
 
 
 def _state(layout: RunLayout, job: Queued | None) -> tuple[str, str]:
@@ -158,7 +186,7 @@ def _repeated(rows: Sequence[dict[str, Any]]) -> int:
 
 def table(found: Sequence[Status]) -> str:
     """Runs side by side as text."""
-    rows = [("run", "state", "progress", "speed", "loss", "tries", "left", "")]
+    rows = [("run", "state", "progress", "speed", "loss", "restarts", "left", "")]
     for one in found:
         steps = f"{one.step:,} / {one.steps:,}" if one.step is not None and one.steps is not None else "-"
         speed = f"{one.seconds_per_step:.2g} s" if one.seconds_per_step is not None else "-"
@@ -168,7 +196,18 @@ def table(found: Sequence[Status]) -> str:
         about += [one.why] if one.why else []
         about += [f"{one.repeated} steps repeated"] if one.repeated else []
         left = duration(one.left) if one.left is not None else "-"
-        rows.append((one.run, one.state, steps, speed, loss, str(one.tries or "-"), left, "; ".join(about)))
+        rows.append(
+            (
+                one.run,
+                one.state,
+                steps,
+                speed,
+                loss,
+                str(one.restarts) if one.tries else "-",
+                left,
+                "; ".join(about),
+            )
+        )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows

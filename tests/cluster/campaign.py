@@ -1,6 +1,6 @@
 """Runs every scenario on clusters of its own and prints what each cost: `make cluster`.
 
-python -m tests.cluster.campaign [--only WORD] [--at-once N]
+python -m tests.cluster.campaign [--only WORD ...] [--at-once N]
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.cluster.kit import cluster, problem
-from tests.cluster.scenarios import SCENARIOS, Outcome
+from tests.cluster.outcome import Outcome
+from tests.cluster.scenarios import SCENARIOS
 
-HEADINGS = ("scenario", "machines", "tries", "steps lost", "back after", "orphans", "result", "")
+HEADINGS = (
+    "scenario", "machines", "tries", "steps lost", "repeated", "longest pause", "back after", "orphans",
+    "result", "",
+)  # fmt: skip
 
 
 def run(name: str) -> tuple[Outcome, float]:
@@ -33,12 +37,14 @@ def run(name: str) -> tuple[Outcome, float]:
 
 def row(name: str, outcome: Outcome) -> tuple[str, ...]:
     """An outcome as cells."""
-    cost = (str(outcome.tries), str(outcome.lost))
-    back = f"{outcome.came_back:.0f} s" if outcome.came_back is not None else "-"
+    cost = (str(outcome.tries), str(outcome.lost), str(outcome.repeated))
+    pause, back = (
+        f"{seconds:.0f} s" if seconds is not None else "-" for seconds in (outcome.pause, outcome.came_back)
+    )
     said = "; ".join(outcome.problems) or outcome.notes
     word = "ok" if outcome.passed else "FAILED"
     machines = str(SCENARIOS[name][1])
-    return (name, machines, *cost, back, str(len(outcome.orphans)), word, said)
+    return (name, machines, *cost, pause, back, str(len(outcome.orphans)), word, said)
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
@@ -50,14 +56,16 @@ def table(rows: list[tuple[str, ...]]) -> str:
 def main() -> int:
     """Prints the table; the exit code is 1 when a scenario failed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="scenarios whose name has this in it")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="scenarios whose name has one of these in it"
+    )
     parser.add_argument("--at-once", type=int, default=1, help="so many clusters at the same time")
     arguments = parser.parse_args()
     reason = problem()
     if reason:
         print(reason, file=sys.stderr)
         return 2
-    chosen = [name for name in SCENARIOS if arguments.only in name]
+    chosen = [name for name in SCENARIOS if any(word in name for word in arguments.only)]
     rows, passed = [], True
     with ThreadPoolExecutor(arguments.at_once) as pool:
         for name, (outcome, seconds) in zip(chosen, pool.map(run, chosen), strict=True):

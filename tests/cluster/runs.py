@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -51,11 +52,11 @@ class Run:
     def state(self) -> str:
         return self.cluster.state(self.number)
 
-    def rows(self, event: str) -> list[dict[str, Any]]:
-        """The run's events of one kind."""
+    def rows(self, *kinds: str) -> list[dict[str, Any]]:
+        """The run's events of some kinds, or all of them."""
         file = self.folder / "events.jsonl"
         lines = file.read_text().splitlines() if file.is_file() else []
-        return [row for row in map(json.loads, lines) if row["event"] == event]
+        return [row for row in map(json.loads, lines) if not kinds or row["event"] in kinds]
 
     def steps(self) -> list[int]:
         """The numbers of the steps that were computed, in order, repetitions included."""
@@ -89,18 +90,33 @@ class Run:
         """Steps that were computed more than once."""
         return len(self.steps()) - len(set(self.steps()))
 
+    def lost(self) -> int:
+        """Steps whose work was thrown away, because a try went on from an earlier save."""
+        reached, lost = 0, 0
+        for row in self.rows("step", "resumed"):
+            lost += max(0, reached - row["step"]) if row["event"] == "resumed" else 0
+            reached = row["step"]
+        return lost
+
+    def pause(self) -> float:
+        """The longest time between two signs of progress: beginnings of tries, and the run's events."""
+        times = sorted(row["time"] for row in [*self.tries(), *self.rows()])
+        return max((b - a for a, b in itertools.pairwise(times)), default=0.0)
+
     def missing(self) -> int:
         """Steps up to the last that were never computed."""
         done = set(self.steps())
         return len(set(range(1, max(done, default=0) + 1)) - done)
 
 
-def tlscale(cluster: Cluster, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Runs the command line as a user of the cluster does."""
+def tlscale(
+    cluster: Cluster, *arguments: str, check: bool = True, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs the command line as a user of the cluster does; the cluster's `env` may have more for it."""
     done = subprocess.run(
         [sys.executable, "-m", "tlscale", *arguments],
-        env={**cluster.env, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
-        cwd=cluster.folder / "work",
+        env={"HF_HUB_OFFLINE": "1", **cluster.env, "PYTHONPATH": str(ROOT)},
+        cwd=cwd or cluster.folder / "work",
         capture_output=True,
         text=True,
         check=False,
@@ -114,6 +130,7 @@ def submit(cluster: Cluster, name: str, *words: str, recipe: dict[str, Any] | No
     work = cluster.folder / "work"
     file = work / f"{name}.yaml"
     file.write_text(json.dumps({**(recipe or RECIPE), "name": name}))
-    told = tlscale(cluster, "submit", str(file), *words, "--json").stdout
+    split = words.index("--") if "--" in words else len(words)
+    told = tlscale(cluster, "submit", str(file), *words[:split], "--json", *words[split:]).stdout
     answer = json.loads(told)
     return Run(cluster, Path(answer["run"]), answer["jobs"])

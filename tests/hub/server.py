@@ -60,14 +60,16 @@ class Hub:
 
 
 @contextmanager
-def serving(folder: Path, *, tokens: dict[str, str] | None = None) -> Iterator[Hub]:
+def serving(
+    folder: Path, *, tokens: dict[str, str] | None = None, host: str = "127.0.0.1"
+) -> Iterator[Hub]:
     """A Hub that keeps its state in `folder`; `tokens` maps each to its role, write or read."""
     from tests.hub.handler import handler
 
     hub = Hub(Store(folder), tokens=tokens or {"hf_write": "write", "hf_read": "read"})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(hub))
+    server = ThreadingHTTPServer((host, 0), handler(hub))
     server.daemon_threads = True
-    hub.address = f"http://127.0.0.1:{server.server_port}"
+    hub.address = f"http://{host}:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:

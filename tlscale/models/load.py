@@ -24,6 +24,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageClassification,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
 )
@@ -123,7 +124,14 @@ def load_processor(model: Model, facts: Facts) -> Any:
 
 
 def load_base(
-    model: Model, facts: Facts, *, head: Head | None, world: World, seed: int, dtype: str | None = None
+    model: Model,
+    facts: Facts,
+    *,
+    head: Head | None,
+    world: World,
+    seed: int,
+    dtype: str | None = None,
+    scoring: bool = False,
 ) -> nn.Module:
     """The base model for its task, in evaluation mode, on the CPU (quantized: on the world's device).
 
@@ -134,6 +142,8 @@ def load_base(
             `Encoder` for sentence-embedding.
         world: `dtype` is the precision of the weights, unless `dtype` says otherwise.
         seed: Of whatever starts random: a new head, or everything with `init: scratch`.
+        scoring: Whether an encoder-decoder may stand for a causal language model: it can be asked what
+            follows a text, but is not trained here.
 
     Raises:
         PlanError: files are missing or broken, or they lack parameters of the backbone.
@@ -142,7 +152,8 @@ def load_base(
     wraps = model.task == "sentence-embedding" or (head is not None and head.kind == "pooled")
     precision: torch.dtype = getattr(torch, dtype or world.dtype)
     with _seeded(seed), quiet(bars=where.revision is not None):
-        made, missing = _transformers_model(model, facts, where, world, precision, wraps=wraps)
+        auto = AutoModel if wraps else _native(model, where, scoring=scoring)
+        made, missing = _transformers_model(model, facts, where, world, precision, auto)
         if wraps:
             _complete(missing, made, where, head_is_new=False)
             return _wrapped(model, facts, made, head).eval()
@@ -153,11 +164,20 @@ def load_base(
     return loaded
 
 
+def _native(model: Model, where: Location, *, scoring: bool) -> Any:
+    """The transformers class of the task."""
+    if scoring and model.task == "causal-lm":
+        with refused(f"{where.name}: its configuration can't be read"):
+            config = AutoConfig.from_pretrained(**where.keywords, trust_remote_code=model.trust_remote_code)
+        if getattr(config, "is_encoder_decoder", False):
+            return AutoModelForSeq2SeqLM
+    return NATIVE[model.task]
+
+
 def _transformers_model(
-    model: Model, facts: Facts, where: Location, world: World, dtype: torch.dtype, *, wraps: bool
+    model: Model, facts: Facts, where: Location, world: World, dtype: torch.dtype, auto: Any
 ) -> tuple[Any, Mapping[str, Any]]:
-    """The transformers model and what transformers says of the keys it did and didn't find."""
-    auto = AutoModel if wraps else NATIVE[model.task]
+    """The transformers model of class `auto`, and what transformers says of keys it did and didn't find."""
     remote = model.trust_remote_code
     with refused(f"{where.name}: the model can't be loaded"):
         config = AutoConfig.from_pretrained(**where.keywords, trust_remote_code=remote)

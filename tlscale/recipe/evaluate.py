@@ -55,10 +55,11 @@ class Evaluate(Frozen):
     shots: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (0,), min_length=1, description="Examples before each question of a task; one run for each number."
     )
-    shot_selection: Selection = Field(
-        "fixed",
+    shot_selection: Selection | None = Field(
+        None,
         description="How examples are chosen from a task's training rows: fixed (one draw for all), first, "
-        "random (a draw for each item), balanced (over the answers), nearest (most similar) or diverse.",
+        "random (a draw for each item), balanced (over the answers), nearest (most similar) or diverse; by "
+        "default as the task says, which is fixed unless it says otherwise.",
     )
     order_seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (), description="Orders of the examples to try, one run of the task for each."

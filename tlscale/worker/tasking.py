@@ -98,7 +98,9 @@ def _arms(job: Job, asked: Evaluate) -> Iterator[tuple[str, nn.Module | None, st
         if asked.adapter is None:
             yield "base", None, None
             return
-        base = load_base(plan.recipe.model, plan.facts, head=None, world=plan.world, seed=plan.seed)
+        base = load_base(
+            plan.recipe.model, plan.facts, head=None, world=plan.world, seed=plan.seed, scoring=True
+        )
         yield "tuned", adapted(base, Path(asked.adapter)).to(job.runtime.device), None
         return
     yield "base", None, None

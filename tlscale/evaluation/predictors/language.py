@@ -57,7 +57,7 @@ def language(setup: Setup) -> LanguagePredictor:
     module = setup.module
     if module is None:
         model = setup.model.model_copy(update={"task": "causal-lm"})
-        module = load_base(model, setup.facts, head=None, world=setup.world, seed=setup.seed)
+        module = load_base(model, setup.facts, head=None, world=setup.world, seed=setup.seed, scoring=True)
         module.to(setup.device)
     tokenizer = setup.processor or load_processor(setup.model, setup.facts)
     budget = setup.options.get("budget")

@@ -32,11 +32,12 @@ FITTED_TO = 200
 class Setting:
     """How a task is run: its shots, how they are chosen, what is calibrated, how much is scored.
 
+    Without a `selection` the task's own is taken.
     `contaminated` names the documents that the training data holds, by index, and how.
     """
 
     shots: int = 0
-    selection: Selection = "fixed"
+    selection: Selection | None = None
     seed: int = 0
     order_seed: int | None = None
     max_rows: int | None = None
@@ -130,7 +131,11 @@ def _selector(task: Task, train: Sequence[Document], setting: Setting, shots: in
 
     def among(rows: Sequence[Document]) -> Select:
         return selector(
-            setting.selection, rows, shots=shots, seed=setting.seed, order_seed=setting.order_seed
+            setting.selection or task.selection,
+            rows,
+            shots=shots,
+            seed=setting.seed,
+            order_seed=setting.order_seed,
         )
 
     if not task.group or not shots:

@@ -28,6 +28,8 @@ PLUGIN_ERRORS = (
     ValueError,
 )
 SHOWN = 5
+# What a task's own function calls the row that it is given, not knowing where it stands.
+BARE = "row"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +131,9 @@ def _rows(task: Task, place: Rows, path: Path | None) -> Sequence[Row]:
 def _made(task: Task, make: MakeDocument, row: Row, number: int) -> Document:
     try:
         made = make(row.values)
-    except TlscaleError:
-        raise
+    except TlscaleError as error:
+        told = str(error).removeprefix(f"{BARE}: ")
+        raise DataError(f"task {task.name}: {row.where}: {told}") from error
     except KeyError as error:
         column, there = str(error.args[0]), tuple(map(str, row.values))
         raise DataError(

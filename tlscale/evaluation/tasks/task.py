@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from tlscale.errors import UsageError, unknown
+from tlscale.recipe.evaluate import Selection
 
 Kind = Literal["choice", "likelihood", "generation", "classification", "embedding", "rolling"]
 Values: TypeAlias = Mapping[str, float]
@@ -98,6 +99,7 @@ class Task:
         labels: Class names of a `classification` task, by default those of its rows, sorted.
         none: The answer of items that belong to no class, in tests of out-of-scope detection.
         group: A tag; examples are taken from rows with the same value of it as the item.
+        selection: How examples are chosen, unless the evaluation says otherwise.
         prompt: Makes the query of a `classification` task from a text, for likelihoods and calibration.
         template: How a label is put for embeddings and image-text models; `{label}` is the name.
         hypothesis: How a label is put for entailment.
@@ -121,6 +123,7 @@ class Task:
     labels: tuple[str, ...] = ()
     none: str = ""
     group: str = ""
+    selection: Selection = "fixed"
     prompt: Callable[[str], str] | None = None
     template: str = "{label}"
     hypothesis: str = "This example is {label}."
@@ -134,6 +137,11 @@ class Task:
         if self.kind not in get_args(Kind):
             raise UsageError(
                 f"task {self.name}: {self.kind!r}: {unknown(self.kind, get_args(Kind), 'kind')}"
+            )
+        if self.selection not in get_args(Selection):
+            raise UsageError(
+                f"task {self.name}: {self.selection!r}: "
+                f"{unknown(self.selection, get_args(Selection), 'selection')}"
             )
         if not self.test or not self.metrics:
             raise UsageError(f"task {self.name}: needs a place of its rows in test, and a metric")

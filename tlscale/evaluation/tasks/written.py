@@ -13,8 +13,10 @@ import yaml
 from pydantic import Field, ValidationError
 
 from tlscale.errors import DataError, RecipeError, UsageError
+from tlscale.evaluation.tasks.rows import BARE
 from tlscale.evaluation.tasks.task import Document, Rows, Task
 from tlscale.recipe.base import Frozen
+from tlscale.recipe.evaluate import Selection
 from tlscale.recipe.parse import parse_yaml
 from tlscale.recipe.paths import missing_file
 from tlscale.recipe.problems import problems_of
@@ -52,6 +54,7 @@ class Written(Frozen):
     description: str = Field("", description="Stands before the examples.")
     delimiter: str = Field(" ", description="Between question and answer.")
     separator: str = Field("\n\n", description="Between examples.")
+    selection: Selection = Field("fixed", description="How examples are chosen.")
     labels: tuple[str, ...] = Field((), description="Class names; by default those of the rows.")
     template: str = Field("{label}", description="How a label is put for embeddings.")
     hypothesis: str = Field("This example is {label}.", description="How a label is put for entailment.")
@@ -113,6 +116,7 @@ def made(said: Written, folder: Path) -> Task:
         description=said.description,
         delimiter=said.delimiter,
         separator=said.separator,
+        selection=said.selection,
         labels=said.labels,
         prompt=partial(_fill, said.prompt)
         if said.kind == "classification" and "{text}" in said.prompt
@@ -136,7 +140,7 @@ def _fill(template: str, text: str) -> str:
 
 
 def _document(said: Written, column: str, values: Mapping[str, Any]) -> Document:
-    row = Row(values, "row")
+    row = Row(values, BARE)
     text = str(value(row, column)) if column else ""
     query = "" if said.kind == "classification" and "{text}" in said.prompt else _read(row, said.prompt)
     choices = _choices(row, said.choices)

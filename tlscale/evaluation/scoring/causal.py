@@ -18,6 +18,7 @@ from torch import nn
 
 from tlscale.errors import DoesNotFitError
 from tlscale.evaluation.scoring import schedule as plans
+from tlscale.evaluation.scoring.budget import timed
 from tlscale.evaluation.scoring.encode import Path
 from tlscale.evaluation.scoring.executor import Answered, joined
 from tlscale.evaluation.scoring.forward import Forward, masking
@@ -30,11 +31,6 @@ from tlscale.evaluation.scoring.tree import Tokens, branches, line
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 COARSE = 0.1
 REFUSALS = (ValueError, TypeError, IndexError, KeyError, AttributeError, RuntimeError, NotImplementedError)
-
-
-def default_budget(device: torch.device) -> int:
-    """Tokens of one pass: enough to keep the arithmetic busy, few enough that the mask stays small."""
-    return 512 if device.type == "cpu" else 4096
 
 
 class TreeExecutor:
@@ -63,6 +59,14 @@ class TreeExecutor:
             )
         else:
             self._forward = Forward(module, masks, self._capacity(), device)
+
+    def trial(self) -> Callable[[int], float] | None:
+        """Seconds of a pass of so many tokens like those of this tree; None where there are no trees."""
+        masks = masking(self._module.config)
+        if self._forward is None or masks is None:
+            return None
+        own = sum(self.costs) // max(1, len(self._paths))
+        return timed(self._module, masks, self._device, own)
 
     def needed(self, wanted: set[int]) -> list[int]:
         """The wanted passes and those that put their prefixes on the stack."""

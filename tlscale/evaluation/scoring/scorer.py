@@ -20,8 +20,9 @@ from tlscale.evaluation.requests import (
     Result,
     Rolling,
 )
+from tlscale.evaluation.scoring import budget as budgets
 from tlscale.evaluation.scoring.book import Book, Tally, generations
-from tlscale.evaluation.scoring.causal import TreeExecutor, default_budget
+from tlscale.evaluation.scoring.causal import TreeExecutor
 from tlscale.evaluation.scoring.encdec import EncoderDecoderExecutor
 from tlscale.evaluation.scoring.encode import Cutter, Path, context_length
 from tlscale.evaluation.scoring.executor import Executor
@@ -47,7 +48,8 @@ class ModelScorer:
         module: The model, an adapter or a quantized one included, in evaluation mode and on its device.
         tokenizer: Its tokenizer.
         length: Tokens of the model's context; None for what its configuration says.
-        budget: Tokens of one pass; None for what suits the device. It changes the speed, not results.
+        budget: Tokens of one pass; None for the usual number of the device, or, once there is work enough
+            for it, for the quickest that a search finds. It changes the speed, not results.
         share: This process among others; all of them must be given the same requests.
         journal: A folder for answers as they come; the same requests on the same model go on from there.
         note: Is told what the user should know, such as a fallback.
@@ -69,7 +71,8 @@ class ModelScorer:
         self._module = module.eval()
         self._device = next(module.parameters()).device
         self._two_sided = bool(getattr(module.config, "is_encoder_decoder", False))
-        self._budget = budget or default_budget(self._device)
+        self._budget = budget or budgets.usual(self._device)
+        self._searches = budget is None and not self._two_sided
         self._share = share or Share()
         self._folder = journal
         self._note, self._progress = note, progress
@@ -101,7 +104,31 @@ class ModelScorer:
     def _executor(self, paths: Sequence[Path]) -> Executor:
         if self._two_sided:
             return EncoderDecoderExecutor(self._module, paths, budget=self._budget, device=self._device)
+        made = self._tree(paths)
+        if not self._searches or not budgets.worth(sum(made.costs), self._device):
+            return made
+        self._searches = False
+        before, self._budget = self._budget, self._found(made)
+        return made if self._budget == before else self._tree(paths)
+
+    def _tree(self, paths: Sequence[Path]) -> TreeExecutor:
         return TreeExecutor(self._module, paths, budget=self._budget, device=self._device, note=self._note)
+
+    def _found(self, made: TreeExecutor) -> int:
+        """The quickest budget, found by the first process; an evaluation that goes on keeps it."""
+        trial = made.trial()
+        if trial is None:
+            return self._budget
+        kept = None
+        if self._folder is not None:
+            kept = Journal(self._folder, f"budget-{digest_of(self._module, (), self._device.type)}", 0)
+        known = [int(row["budget"]) for row in kept.read()] if kept else []
+        if self._share.rank == 0 and not known:
+            known = [budgets.search(trial, budgets.sizes(self._device))]
+            self._note(f"{known[0]:,} tokens a pass are the quickest here")
+            if kept:
+                kept.write({"budget": known[0]})
+        return int(self._share.collect(known[-1:] if self._share.rank == 0 else [])[0])
 
     def _journal(self, paths: Sequence[Path], *settings: object) -> Journal | None:
         if self._folder is None:

@@ -15,6 +15,8 @@ from tlscale.errors import UsageError
 from tlscale.evaluation.metrics import METRICS
 from tlscale.evaluation.types import Outcome
 from tlscale.report.verdict import compare, judge, schema, write_verdict
+from tlscale.runs.layout import RunLayout
+from tlscale.runs.record import append_line, read_lines
 
 Answers = Sequence[bool]
 
@@ -239,6 +241,18 @@ def test_two_runs_are_compared_on_the_items_they_share(tmp_path: Path) -> None:
     assert back.claims[0].word == "NEGATIVE"
     assert back.claims[0].effect == pytest.approx(-(found.claims[0].effect or 0))
     assert compare(a, a).claims[0].effect == 0
+
+
+def test_metrics_of_all_items_together_are_named_with_both_values(tmp_path: Path) -> None:
+    a, b = (write_run(tmp_path / name, {"tuned": answers(0.6)}) for name in "ab")
+    for run, value in ((a, 0.71), (b, 0.82)):
+        layout = RunLayout(run)
+        (row, *_) = read_lines(layout.measurements)
+        append_line(layout.measurements, {**row, "metric": "auroc", "value": value})
+    found = compare(a, b)
+    said = "target: auroc 0.7100 and 0.8200, of all items together, which can't be paired."
+    assert said in found.reasons
+    assert [claim.metric for claim in found.claims] == ["accuracy"]
 
 
 def test_seeds_are_paired_by_name_and_a_single_run_with_each(tmp_path: Path) -> None:

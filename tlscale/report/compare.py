@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from tlscale.errors import UsageError
-from tlscale.evaluation.types import comparable
+from tlscale.evaluation.types import WHOLE, comparable
 from tlscale.report.averages import scores
 from tlscale.report.claims import Margins, concluded
 from tlscale.report.evidence import Evidence, Scored, gather
@@ -31,6 +32,7 @@ def compare(run_a: Path, run_b: Path) -> Comparison:
     unpaired: dict[str, int] = {}
     for suite in suites([scored.measured for pair_of in sides for scored in pair_of]):
         metric = _metric(sides, suite)
+        reasons += _whole(sides, suite)
         if metric is None:
             continue
         found = pair([y.outcomes(suite) for _, y in sides], [x.outcomes(suite) for x, _ in sides], metric)
@@ -107,6 +109,20 @@ def _metric(sides: Sides, suite: str) -> str | None:
         if asked[0] == suite and comparable(asked[1]) and all(asked in row for row in rows)
     )
     return next(found, None)
+
+
+def _whole(sides: Sides, suite: str) -> list[str]:
+    """One sentence for each metric of the suite that no item has a share of, with both values."""
+    found = []
+    for name in WHOLE:
+        values = [[one.measured.get((suite, name)) for one in pair_of] for pair_of in sides]
+        known = [(a, b) for a, b in values if a is not None and b is not None]
+        if len(known) == len(sides):
+            a, b = (fmean(one.value for one in side) for side in zip(*known, strict=True))
+            found.append(
+                f"{suite}: {name} {a:.4f} and {b:.4f}, of all items together, which can't be paired."
+            )
+    return found
 
 
 def _scores(evidence: Evidence, name: str) -> tuple[ArmScore, ...]:

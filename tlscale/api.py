@@ -17,10 +17,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tlscale.errors import DoesNotFitError
+from tlscale.errors import DoesNotFitError, UsageError
 from tlscale.evaluation.types import Measurement
 from tlscale.launching.local import lines, worker_command
 from tlscale.outer.repeat import RunSpec, prepare, runs_of
+from tlscale.outer.scored import Asked as TasksAsked
+from tlscale.outer.scored import ready
 from tlscale.planning.compile import compile_plan, memory_shortfall, read_plan
 from tlscale.planning.html import html_table
 from tlscale.planning.types import Plan
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "Recipe", "Run", "evaluate", "plan", "run"]
 
 Asked: TypeAlias = "Recipe | Mapping[str, Any] | str | Path"
+DATA = "TLSCALE_DATA"
 
 
 def plan(recipe: Asked, *overrides: str, offline: bool = False) -> Plan:
@@ -76,13 +79,46 @@ def run(recipe: Asked, *overrides: str, offline: bool = False, quiet: bool = Fal
     return _judged(Path(asked.output_dir or f"runs/{asked.name}"))
 
 
-def evaluate(run: Run | str | Path, *, quiet: bool = False) -> Run:
+def evaluate(
+    run: Run | str | Path,
+    tasks: Sequence[str] = (),
+    *overrides: str,
+    shots: Sequence[int] = (0,),
+    limit: int | None = None,
+    output: str | Path | None = None,
+    offline: bool = False,
+    quiet: bool = False,
+) -> Run:
     """Scores base and result of a run, or of each of its seeds, again, and judges it anew.
 
+    With `tasks`: scores evaluation tasks on the base and result of a run, or on any model (a folder, a
+    Hub id, an adapter, an address). The scores of a model that is no run go to `output`, by default
+    evals/NAME, which is opened like a run: `evaluate("org/model", ["hellaswag"]).measurements`.
+
+    Args:
+        tasks: Names of `tlscale tasks`, patterns such as `mmlu_*`, or YAML files.
+        overrides: Settings such as "evaluate.shot_selection=balanced", "model.quantization=nf4".
+        shots: Examples before each question; one run of every task for each number.
+        limit: Score at most so many items of each task.
+        offline: Read the Hub's cache only.
+        quiet: Don't print what is said meanwhile.
+
     Raises:
-        UsageError: there is no run.
-        WorkerFailed: the evaluation failed.
+        UsageError: there is no run or model, or settings without tasks.
+        WorkerFailed: the evaluation or one of the tasks failed; the others were scored and filed.
     """
+    if tasks:
+        model = str(run.path if isinstance(run, Run) else run)
+        settings: dict[str, Any] = {"tasks": list(tasks), "shots": list(shots)}
+        settings |= {} if limit is None else {"max_rows": limit}
+        settings |= {"data_dir": os.environ[DATA]} if DATA in os.environ else {}
+        folder = None if output is None else str(output)
+        asked = TasksAsked(settings, overrides, "the call of evaluate", folder, os.environ, offline)
+        layout, command = ready(model, asked)
+        _say(lines(command), quiet=quiet)
+        return Run(layout.root)
+    if overrides or output is not None or limit is not None:
+        raise UsageError("a run's own suites are scored as its plan says; these settings go with tasks")
     opened = run if isinstance(run, Run) else Run.open(run)
     for layout in opened.layouts:
         processes = read_plan(layout.plan).world.processes
@@ -161,7 +197,7 @@ class Run:
 
     def __repr__(self) -> str:
         verdict = self.verdict
-        word = "unfinished" if not self.done else "not judged"
+        word = "not judged" if self.done else "unfinished" if self.plan.stages else "scores"
         if self.done and verdict is not None:
             word = f"{verdict.word}, a smoke result" if verdict.smoke else verdict.word
         return f"Run({str(self.path)!r}: {word})"

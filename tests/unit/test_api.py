@@ -155,6 +155,20 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         evaluate(tmp_path / "nowhere")
 
 
+def test_tasks_need_a_model_and_settings_need_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="a/b/c: no such folder"):
+        evaluate("a/b/c", ["hellaswag"])
+    with pytest.raises(RecipeError) as refused:
+        evaluate("builtin:pico", ["hellaswag"], "evaluate.shot_selection=nearst")
+    assert "nearest" in str(refused.value)
+    with pytest.raises(UsageError, match="these settings go with tasks"):
+        evaluate(tmp_path, limit=3)
+    assert not list(tmp_path.iterdir())
+
+
 def python(code: str) -> Command:
     return Command((sys.executable, "-c", code), {"GIVEN": "1"})
 

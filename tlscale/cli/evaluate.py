@@ -5,43 +5,33 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tlscale.cli.execute import comparison, existing, measurements, summary
+from tlscale.cli.execute import comparison, measurements, summary
 from tlscale.errors import ExitCode, UsageError
 from tlscale.evaluation.types import Measurement
 from tlscale.launching.local import launch, worker_command
-from tlscale.planning.compile import read_plan, versions
-from tlscale.planning.scoring import base_of_adapter, is_address, plan_scoring
-from tlscale.planning.types import Plan
-from tlscale.recipe.evaluate import Evaluate
-from tlscale.recipe.load import check
-from tlscale.recipe.paths import missing_file
-from tlscale.recipe.types import Recipe
+from tlscale.outer.scored import Asked, ready
+from tlscale.planning.compile import read_plan
 from tlscale.runs.layout import RunLayout
-from tlscale.runs.record import write_text
 
 DATA = "TLSCALE_DATA"
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Scores a run's suites again, or tasks on a run's base and result or on any model."""
-    is_run = RunLayout(Path(arguments.model)).plan.is_file()
     if arguments.tasks is None:
         return _again(arguments)
-    if is_run:
-        layout, plan = _run(arguments)
-        asked = _asked_of_run(plan, arguments)
-    else:
-        recipe = _recipe(arguments)
-        asked = recipe.evaluate
-        layout, plan = _made(recipe, arguments)
-        asked = asked.model_copy(update={"predictor": plan.recipe.evaluate.predictor})
-    request = json.dumps({"evaluate": asked.model_dump(mode="json")})
-    command = worker_command(layout.root, "tasks", "--request", request, processes=plan.world.processes)
+    asked = Asked(
+        _settings(arguments),
+        arguments.overrides,
+        "the command line",
+        arguments.output,
+        os.environ,
+        arguments.offline,
+    )
+    layout, command = ready(arguments.model, asked)
     code = launch(command, quiet=arguments.json)
     if arguments.json:
         print(json.dumps(summary(layout)))
@@ -77,13 +67,6 @@ def _gate(layout: RunLayout) -> None:
     gate(conclude(layout.root))
 
 
-def _run(arguments: argparse.Namespace) -> tuple[RunLayout, Plan]:
-    if arguments.output is not None:
-        raise UsageError("--output: a run's scores go into the run")
-    layout = existing(arguments.model)
-    return layout, read_plan(layout.plan)
-
-
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the options say, as a recipe's `evaluate` would."""
     found: dict[str, Any] = {"tasks": _listed(arguments.tasks)}
@@ -101,81 +84,6 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     if folder:
         found["data_dir"] = folder
     return found
-
-
-def _asked_of_run(plan: Plan, arguments: argparse.Namespace) -> Evaluate:
-    """The run's own settings with those of the command line over them."""
-    foreign = [one for one in arguments.overrides if not one.startswith("evaluate.")]
-    if foreign:
-        raise UsageError(
-            f"{foreign[0]}: of a run, only evaluate.KEY=VALUE can be set; its plan says the rest"
-        )
-    own = plan.recipe.model_dump(mode="json", exclude_unset=True)
-    raw = {**own, "evaluate": {**own.get("evaluate", {}), **_settings(arguments)}}
-    return check(raw, arguments.overrides, source="the command line", environment=os.environ).evaluate
-
-
-def _recipe(arguments: argparse.Namespace) -> Recipe:
-    """A recipe that trains nothing, of a model, adapter or address.
-
-    Raises:
-        UsageError: there is no such folder, or a setting can't be meant.
-    """
-    given = arguments.model
-    settings = _settings(arguments)
-    model: dict[str, Any] = {"model_name_or_path": given, "task": "causal-lm"}
-    folder = Path(given).expanduser()
-    if not is_address(given) and not folder.exists() and given.count("/") != 1 and ":" not in given:
-        raise UsageError(f"{given}: {missing_file(given)}")
-    adapter = base_of_adapter(folder) if folder.is_dir() else None
-    if adapter is not None:
-        model |= _under(folder, adapter)
-        settings["adapter"] = given
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", re.split("[/:]", given.rstrip("/"))[-1])
-    raw = {
-        "version": 1,
-        "name": name.strip("-._") or "model",
-        "model": model,
-        "strategy": {"kind": "none"},
-        "evaluate": settings,
-    }
-    return check(raw, arguments.overrides, source="the command line", environment=os.environ)
-
-
-def _under(folder: Path, adapter: Mapping[str, Any]) -> dict[str, Any]:
-    """The base of an adapter, quantized as the adapter's own manifest says."""
-    found = {"model_name_or_path": str(adapter["base_model_name_or_path"])}
-    if adapter.get("revision") and not Path(found["model_name_or_path"]).exists():
-        found["revision"] = str(adapter["revision"])
-    manifest = folder / "manifest.json"
-    if manifest.is_file():
-        found["quantization"] = json.loads(manifest.read_text(encoding="utf-8")).get("quantization", "none")
-    return found
-
-
-def _made(recipe: Recipe, arguments: argparse.Namespace) -> tuple[RunLayout, Plan]:
-    """The directory that an evaluation's scores go into, which other tasks of the same model may share.
-
-    Raises:
-        UsageError: it holds something else.
-    """
-    layout = RunLayout(Path(arguments.output or recipe.output_dir or f"evals/{recipe.name}"))
-    # What is asked may differ from time to time; the plan says only who is asked.
-    kept = {name: getattr(recipe.evaluate, name) for name in ("adapter", "predictor", "predictor_options")}
-    plan = plan_scoring(recipe.model_copy(update={"evaluate": Evaluate(**kept)}), offline=arguments.offline)
-    if layout.plan.is_file():
-        before = read_plan(layout.plan)
-        if before.fingerprint != plan.fingerprint:
-            raise UsageError(f"{layout.root} holds scores of another model; give --output ANOTHER")
-        return layout, plan
-    if layout.root.exists() and (not layout.root.is_dir() or any(layout.root.iterdir())):
-        raise UsageError(f"{layout.root} is not empty, and holds no scores; give --output ANOTHER")
-    written = plan.recipe.model_dump(mode="json", exclude_defaults=True)
-    write_text(layout.recipe, json.dumps({"version": 1, **written}, indent=1) + "\n")
-    write_text(
-        layout.plan, plan.model_copy(update={"versions": versions()}).model_dump_json(indent=1) + "\n"
-    )
-    return layout, plan
 
 
 def table(layout: RunLayout) -> str:

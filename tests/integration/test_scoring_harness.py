@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import local_tasks
+from tlscale.runs.record import read_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -85,3 +86,36 @@ for wrong, said in (("hellaswga", "hellaswag"), ("nowhere/piqa", "no folder")):
 def test_its_tasks_run_on_the_scorer_by_name(data_root: Path, definitions: Path) -> None:
     done = run("-c", PROGRAM, str(data_root / "stories260k"), str(definitions))
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_its_tasks_run_in_an_evaluation_and_score_as_in_the_harness(
+    data_root: Path, definitions: Path, tmp_path: Path
+) -> None:
+    model = str(data_root / "stories260k")
+    asked = ",".join(f"lm_eval:{definitions}/{name}" for name in ("copa", "gsm8k", "nosuch"))
+    done = run(
+        "-m", "tlscale", "eval", model, "hardware.processes=2", "--tasks", asked, "--limit", "5",
+        "--shots", "0,1", "--output", str(tmp_path / "ours"),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "nosuch: unknown task" in done.stderr, done.stderr[-2000:]
+    rows = list(read_lines(tmp_path / "ours" / "measurements.jsonl"))
+    ours = {(row["suite"], row["metric"]): row["value"] for row in rows}
+    assert {suite for suite, _ in ours} == {
+        f"lm_eval-{name}{shots}" for name in ("copa", "gsm8k") for shots in ("", "-1shot")
+    }
+    assert len(list(read_lines(tmp_path / "ours" / "outcomes" / "base-lm_eval-copa.jsonl"))) == 5
+    theirs = run(
+        "-m", "lm_eval", "--model", "hf", "--model_args", f"pretrained={model},dtype=float32",
+        "--tasks", "copa,gsm8k", "--include_path", str(definitions), "--limit", "5",
+        "--num_fewshot", "1", "--device", "cpu", "--output_path", str(tmp_path / "theirs"),
+    )  # fmt: skip
+    assert theirs.returncode == 0, theirs.stderr[-2000:]
+    (written,) = (tmp_path / "theirs").rglob("results*.json")
+    for task, found in json.loads(written.read_text())["results"].items():
+        for key, value in found.items():
+            metric = key.removesuffix(",none")
+            if (f"lm_eval-{task}-1shot", metric) in ours:
+                assert ours[f"lm_eval-{task}-1shot", metric] == value
+                ours.pop((f"lm_eval-{task}-1shot", metric))
+    assert not [one for one in ours if one[0].endswith("-1shot")]

@@ -60,6 +60,61 @@ def test_fewer_texts_at_a_time_give_the_same_texts() -> None:
         dict(ModelScorer(Small(model("llama"), 40), tokenizer()).score(asked))
 
 
+SHORT = """
+import json, resource, sys
+import torch
+from tests.integration.scoring_kit import tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
+from tlscale.evaluation.requests import Choices
+from tlscale.evaluation.scoring.scorer import ModelScorer
+torch.manual_seed(0)
+model = LlamaForCausalLM(LlamaConfig(
+    hidden_size=32, intermediate_size=8192, num_hidden_layers=2, num_attention_heads=2, vocab_size=300,
+    max_position_embeddings=512, bos_token_id=0, eos_token_id=1,
+)).eval()
+asked = [Choices(str(i), "the " + "ab" * (i % 7) + str(i), (" to rest", " able to go")) for i in range(600)]
+notes = []
+scorer = ModelScorer(model, tokenizer(), budget=8192, note=notes.append)
+list(scorer.score(asked[:2]))
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+if sys.argv[1] != "all":
+    resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]) * 1_000_000,) * 2)
+found = [result.logprobs for _, result in sorted(scorer.score(asked))]
+print(json.dumps([notes, found]))
+"""
+
+
+def test_the_machines_own_memory_runs_out_and_nothing_is_lost() -> None:
+    def said(megabytes: str) -> Any:
+        command = [sys.executable, "-W", "ignore", "-c", SHORT, megabytes]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+    (nothing, whole), (notes, found) = said("all"), said("400")
+    assert nothing == []
+    assert notes[0].startswith("memory ran out: from here on 4096 tokens a pass")
+    assert len(found) == 600
+    np.testing.assert_allclose(found, whole, atol=1e-4)
+
+
+def test_a_finished_text_makes_room_for_the_next_prompt() -> None:
+    def alone(request: Generation) -> Any:
+        return next(ModelScorer(model("llama"), tokenizer()).score([request]))[1]
+
+    # one that goes on to its limit, and comes first
+    tried = (Generation("long", f"{SHOTS}!{'a' * at} Q: they", (), 40) for at in range(50))
+    long = next(request for request in tried if alone(request).tokens == 40)
+    asked = [long, *(Generation(str(at), f"{SHOTS}{at} Q: they", (), 3) for at in range(1, 9))]
+    ended = [
+        (asked[at].item, result)
+        for at, result in ModelScorer(model("llama"), tokenizer(), budget=64).score(asked)
+    ]
+    # two at a time: were the batch not refilled, it would end before the third text has begun
+    assert ended[-1][0] == "long"
+    assert dict(ended) == {request.item: alone(request) for request in asked}
+
+
 def test_an_adapter_is_scored_as_it_is() -> None:
     asked = [r for r in requests() if isinstance(r, Choices)]
     base = FAMILIES["llama"]()

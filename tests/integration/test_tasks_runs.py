@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -24,6 +25,18 @@ prompt: "the {thing} is"
 choices: colours
 answer: colour
 """
+PASSAGES = """\
+task: passages
+kind: rolling
+test: {path: passages.jsonl}
+text: text
+metrics: [word_perplexity]
+"""
+# fifty words, none of which is the same as the one before
+PASSAGE = " ".join(
+    f"{tiny.THINGS[at % 8]} {tiny.COLOURS[at // 3 % 4]}" if at % 5 else f"what {tiny.THINGS[at % 7]}"
+    for at in range(25)
+)
 
 
 def tlscale(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -51,7 +64,33 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "colours.yaml").write_text(TASK)
     broken = TASK.replace("task: colours", "task: broken").replace("answer: colour", "answer: thing")
     (root / "broken.yaml").write_text(broken)
+    words = PASSAGE.split()
+    with (root / "train.jsonl").open("a") as file:
+        for text in (PASSAGE, " ".join(words[30:])):
+            file.write(json.dumps({"text": text}) + "\n")
+    changed = [*words[30:40], "door", *words[41:]]
+    passages = {
+        "exact": words, "ngram": [*words[10:26], "what"], "minhash": changed, "": [*reversed(words[:20])]
+    }  # fmt: skip
+    rows = [{"text": " ".join(found), "how": how} for how, found in passages.items()]
+    (root / "passages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (root / "passages.yaml").write_text(PASSAGES)
     return root
+
+
+def _contaminated(run: Path) -> None:
+    """Every item that stands in the training rows is found, and the clean one is scored apart."""
+    rows = list(read_lines(run / "run" / "measurements.jsonl"))
+    for arm in ("base", "tuned"):
+        values = {r["metric"]: r["value"] for r in rows if (r["suite"], r["arm"]) == ("passages", arm)}
+        items = list(read_lines(run / "run" / "outcomes" / f"{arm}-passages.jsonl"))
+        found = [(item.get("tags") or {}).get("contaminated", "") for item in items]
+        assert found == ["exact", "ngram", "minhash", ""]
+        assert values["contaminated"] == 0.75
+        clean = items[3]["nll"] / items[3]["values"]["words"]
+        every = sum(item["nll"] for item in items) / sum(item["values"]["words"] for item in items)
+        assert values["word_perplexity_clean"] == pytest.approx(math.exp(clean))
+        assert values["word_perplexity"] == pytest.approx(math.exp(every)) != pytest.approx(math.exp(clean))
 
 
 def outcomes(path: Path) -> list[dict[str, object]]:
@@ -81,7 +120,7 @@ def test_a_recipes_tasks_run_before_and_after_and_enter_the_verdict(folder: Path
         "model": {"model_name_or_path": "llama", "task": "causal-lm"},
         "data": {"train": {"path": "train.jsonl", "text": "text"}},
         "strategy": {"kind": "full"}, "train": {"max_steps": 4, "learning_rate": 1e-2},
-        "evaluate": {"tasks": ["colours.yaml"], "contamination": True},
+        "evaluate": {"tasks": ["colours.yaml", "passages.yaml"], "contamination": True},
     }  # fmt: skip
     (folder / "recipe.yaml").write_text(json.dumps(recipe))
     done = tlscale(folder, "run", "recipe.yaml")
@@ -94,6 +133,7 @@ def test_a_recipes_tasks_run_before_and_after_and_enter_the_verdict(folder: Path
     claim = next(claim for claim in verdict["claims"] if claim["name"] == "colours")
     assert (claim["metric"], claim["against"], claim["n_items"]) == ("acc", "base", len(tiny.THINGS))
     assert "Evaluation tasks" in (folder / "run" / "report.html").read_text()
+    _contaminated(folder)
     again = tlscale(folder, "eval", "llama", "--tasks", "colours.yaml", "--output", "alone")
     assert again.returncode == 0, again.stderr
     compared = tlscale(folder, "compare", "alone", "run")

@@ -47,6 +47,7 @@ BUILTINS: dict[str, dict[str, str]] = {
         "bbq": "tlscale.evaluation.tasks.builtin.bbq:TASK",
         "boolq": "tlscale.evaluation.tasks.builtin.boolq:TASK",
         "clinc150_oos": "tlscale.evaluation.tasks.builtin.clinc150_oos:TASK",
+        "code_continuation": "tlscale.evaluation.tasks.builtin.code_continuation:TASK",
         "commonsense_qa": "tlscale.evaluation.tasks.builtin.commonsense_qa:TASK",
         "copa": "tlscale.evaluation.tasks.builtin.copa:TASK",
         "crows_pairs": "tlscale.evaluation.tasks.builtin.crows_pairs:TASK",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -64,6 +65,11 @@ def test_the_pages_commands_do_what_it_says(folder: Path) -> None:
     assert "choice, 3 items; acc, acc_norm" in shown
     assert "Question: What is the capital of Canada?\\nAnswer:" in shown
     assert "' Ottawa'" in shown
+    (told,) = json.loads(said(f"{show} --json", folder))
+    assert told["requests"][0]["options"] == [" Toronto", " Ottawa", " Montreal"]
+    assert (told["items"], told["examples_from"], told["right"]) == (3, 3, "1")
+    listed = {one["name"]: one["kind"] for one in json.loads(said("tlscale tasks --json", folder))}
+    assert listed["capitals"] == "choice"
     scored = said(score, folder)
     assert "capitals-1shot" in scored
     rows = list(read_lines(folder / "evals/pico/measurements.jsonl"))

@@ -93,6 +93,23 @@ def _contaminated(run: Path) -> None:
         assert values["word_perplexity"] == pytest.approx(math.exp(every)) != pytest.approx(math.exp(clean))
 
 
+def _as_files(folder: Path) -> None:
+    """The run's adapter, and what it is merged to, score as the run's own result did."""
+    merged = tlscale(folder, "merge", "run")
+    assert merged.returncode == 0, merged.stderr
+    base, tuned = (scores(folder / "run", arm) for arm in ("base", "tuned"))
+    assert base != pytest.approx(tuned, abs=0.01)
+    for name, arm in (("adapter", "tuned"), ("merged", "base")):
+        done = tlscale(folder, "eval", f"run/{name}", "--tasks", "colours.yaml", "--output", f"of-{name}")
+        assert done.returncode == 0, done.stderr
+        assert scores(folder / f"of-{name}", arm) == pytest.approx(tuned, abs=1e-4)
+
+
+def scores(run: Path, arm: str) -> list[float]:
+    """Every choice's log-likelihood."""
+    return [one for row in read_lines(run / "outcomes" / f"{arm}-colours.jsonl") for one in row["scores"]]
+
+
 def outcomes(path: Path) -> list[dict[str, object]]:
     return list(read_lines(path))
 
@@ -119,7 +136,8 @@ def test_a_recipes_tasks_run_before_and_after_and_enter_the_verdict(folder: Path
         "version": 1, "name": "tasks", "output_dir": "run", "hardware": {"device": "cpu"},
         "model": {"model_name_or_path": "llama", "task": "causal-lm"},
         "data": {"train": {"path": "train.jsonl", "text": "text"}},
-        "strategy": {"kind": "full"}, "train": {"max_steps": 4, "learning_rate": 1e-2},
+        "strategy": {"kind": "peft", "method": "lora", "r": 4, "target_modules": "all-linear"},
+        "train": {"max_steps": 4, "learning_rate": 1e-1},
         "evaluate": {"tasks": ["colours.yaml", "passages.yaml"], "contamination": True},
     }  # fmt: skip
     (folder / "recipe.yaml").write_text(json.dumps(recipe))
@@ -134,6 +152,7 @@ def test_a_recipes_tasks_run_before_and_after_and_enter_the_verdict(folder: Path
     assert (claim["metric"], claim["against"], claim["n_items"]) == ("acc", "base", len(tiny.THINGS))
     assert "Evaluation tasks" in (folder / "run" / "report.html").read_text()
     _contaminated(folder)
+    _as_files(folder)
     again = tlscale(folder, "eval", "llama", "--tasks", "colours.yaml", "--output", "alone")
     assert again.returncode == 0, again.stderr
     compared = tlscale(folder, "compare", "alone", "run")

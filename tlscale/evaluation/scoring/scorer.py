@@ -73,7 +73,7 @@ class ModelScorer:
         self._two_sided = bool(getattr(module.config, "is_encoder_decoder", False))
         self._budget = budget or budgets.usual(self._device)
         self._searches = budget is None and not self._two_sided
-        self._share = share or Share()
+        self.share = share or Share()
         self._folder = journal
         self._note, self._progress = note, progress
         length = length or context_length(module.config, tokenizer)
@@ -123,18 +123,18 @@ class ModelScorer:
         if self._folder is not None:
             kept = Journal(self._folder, f"budget-{digest_of(self._module, (), self._device.type)}", 0)
         known = [int(row["budget"]) for row in kept.read()] if kept else []
-        if self._share.rank == 0 and not known:
+        if self.share.rank == 0 and not known:
             known = [budgets.search(trial, budgets.sizes(self._device))]
             self._note(f"{known[0]:,} tokens a pass are the quickest here")
             if kept:
                 kept.write({"budget": known[0]})
-        return int(self._share.collect(known[-1:] if self._share.rank == 0 else [])[0])
+        return int(self.share.collect(known[-1:] if self.share.rank == 0 else [])[0])
 
     def _journal(self, paths: Sequence[Path], *settings: object) -> Journal | None:
         if self._folder is None:
             return None
         digest = digest_of(self._module, paths, self._budget, *settings)
-        return Journal(self._folder, digest, self._share.rank)
+        return Journal(self._folder, digest, self.share.rank)
 
     def _likelihoods(self, requests: Sequence[Request], book: Book) -> Iterator[tuple[int, Result]]:
         tally = Tally(requests, book)
@@ -146,7 +146,7 @@ class ModelScorer:
         known = merged(journal.read() if journal else [], "pass")
         for row in known.values():
             yield from tally.add(row["answers"])
-        mine = set(shares(executor.costs, self._share.world)[self._share.rank]) - known.keys()
+        mine = set(shares(executor.costs, self.share.world)[self.share.rank]) - known.keys()
         todo = executor.needed(mine)
         total, done = sum(executor.costs[i] for i in todo), 0
         made = []
@@ -158,11 +158,11 @@ class ModelScorer:
                 if journal:
                     journal.write({"pass": index, "answers": answered})
                 made.append((index, answered))
-                if self._share.world == 1:
+                if self.share.world == 1:
                     yield from tally.add(answered)
             self._progress(Progress(done, total, tally.answered, len(book.of_request)))
-        if self._share.world > 1:
-            for index, answered in sorted(self._share.collect(made)):
+        if self.share.world > 1:
+            for index, answered in sorted(self.share.collect(made)):
                 if index not in known:
                     yield from tally.add(answered)
 
@@ -180,7 +180,7 @@ class ModelScorer:
             yield indices[at], Generated(row["text"], row["tokens"], paths[at].cut)
         order = arrange([path.inputs for path in paths]).order
         costs = [len(paths[at].inputs) + wanted[at].max_new_tokens for at in order]
-        mine = [order[i] for i in shares(costs, self._share.world)[self._share.rank]]
+        mine = [order[i] for i in shares(costs, self.share.world)[self.share.rank]]
         prompts = [
             Prompt(at, paths[at].inputs, wanted[at].stop, wanted[at].max_new_tokens)
             for at in mine
@@ -192,10 +192,10 @@ class ModelScorer:
             if journal:
                 journal.write({"generated": at, "text": text, "tokens": tokens})
             made.append((at, text, tokens))
-            if self._share.world == 1:
+            if self.share.world == 1:
                 yield indices[at], Generated(text, tokens, paths[at].cut)
             self._progress(Progress(len(made), len(prompts), len(known) + len(made), len(asked)))
-        if self._share.world > 1:
-            for at, text, tokens in sorted(self._share.collect(made)):
+        if self.share.world > 1:
+            for at, text, tokens in sorted(self.share.collect(made)):
                 if at not in known:
                     yield indices[at], Generated(text, tokens, paths[at].cut)

@@ -38,7 +38,7 @@ COMMANDS = (
     "init check plan run probe "
     "sweep advise "
     "eval tasks verify report compare merge soup predict "
-    "audit replay submit prefetch status list logs cancel resume lint "
+    "audit replay submit prefetch status logs cancel resume lint "
     "push reproduce runs "
     "plugins env schema completion"
 ).split()

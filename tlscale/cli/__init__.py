@@ -17,7 +17,6 @@ from tlscale.errors import INTERRUPTED, ExitCode, TlscaleError, UsageError
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 HANDLERS = {
     "eval": "evaluate", "plugins": "show_plugins", "tasks": "show_tasks", "status": "show",
-    "list": "listing",
 }  # fmt: skip
 EXIT_CODES = """exit codes:
   0  done

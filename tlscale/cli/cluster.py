@@ -37,17 +37,21 @@ def _submit(commands: Commands, recipe_command: Adds) -> None:
     made.add_argument(
         "--sweep", type=_number, metavar="N", help="search the recipe's settings instead, by N jobs"
     )
-    made.add_argument("--push", metavar="HUB_ID", help="publish the result in a last job")
+    made.add_argument(
+        "--push", metavar="HUB_ID", help="publish there in a last job; by default where the recipe says"
+    )
     made.add_argument("--dry-run", action="store_true", help="print the scripts and the sbatch lines")
     made.add_argument("--offline", action="store_true", help="read the Hub's cache only")
 
 
 def _watch(commands: Commands, command: Adds) -> None:
-    made = command(commands, "status", "where submitted runs stand, and why they wait", "watch")
-    made.add_argument("run_dir", metavar="RUN", nargs="?", help="a run directory; by default all of runs/")
-    made.add_argument("--json", action="store_true", help="print a JSON array")
-    made = command(commands, "list", "every run of a folder in a line", "watch")
-    made.add_argument("folder", metavar="FOLDER", nargs="?", default="runs", help="by default runs")
+    made = command(commands, "status", "where runs stand now: progress, speed, why they wait", "watch")
+    made.add_argument(
+        "run_dir",
+        metavar="RUN",
+        nargs="?",
+        help="a run, or a folder of runs; by default what was submitted from runs/",
+    )
     made.add_argument("--json", action="store_true", help="print a JSON array")
     made = command(commands, "logs", "print what a submitted run says", "watch")
     made.add_argument("run_dir", metavar="RUN", help="a run directory")

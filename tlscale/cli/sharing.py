@@ -44,7 +44,9 @@ def _again(commands: Commands, command: Command) -> None:
     made.add_argument("-o", "--output", metavar="FOLDER", help="the new run; by default runs/NAME-again")
     made.add_argument("--offline", action="store_true", help="read the Hub's cache only")
     made.add_argument("--json", action="store_true", help="print one JSON object")
-    made = command(commands, "runs", "list runs: state, verdict, scores, where published, lineage", "again")
+    made = command(
+        commands, "runs", "what runs came to: verdict, scores, where published, what they stand on", "again"
+    )
     made.add_argument("folders", nargs="*", metavar="FOLDER", help="where the runs are; by default runs")
     made.add_argument(
         "--where", action="append", default=[], metavar="NAME=VALUE", help="only those; also != < > <= >= ~"

@@ -1,4 +1,4 @@
-"""`tlscale status`, `list`, `logs`, `cancel` and `resume`: everything about jobs that were submitted."""
+"""`tlscale status`, `logs`, `cancel` and `resume`: everything about jobs that were submitted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LAST_BYTES = 64 * 1024
 
 
 def show(arguments: argparse.Namespace) -> int:
-    """Shows one run, or every run of a folder that was submitted."""
+    """Shows one run, every run of a folder, or without either what was submitted from here."""
     folder = Path(arguments.run_dir or "runs")
     roots = status.found_runs(folder)
     if not roots:
@@ -35,17 +35,6 @@ def show(arguments: argparse.Namespace) -> int:
         print(json.dumps([one.as_dict() for one in found]))
     else:
         print(status.table(found) if found else "nothing was submitted from here")
-    return int(ExitCode.OK)
-
-
-def listing(arguments: argparse.Namespace) -> int:
-    """Lists every run of a folder, submitted or not."""
-    folder = Path(arguments.folder)
-    found = [one for root in status.found_runs(folder) for one in status.statuses(root, _queued(root))]
-    if arguments.json:
-        print(json.dumps([one.as_dict() for one in found]))
-    else:
-        print(status.table(found) if found else f"no runs in {folder}")
     return int(ExitCode.OK)
 
 

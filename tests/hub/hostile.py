@@ -92,6 +92,21 @@ def adapters(good: Files, trap: Path, address: str) -> list[Hostile]:
     def said(name: str, **changed: Any) -> Hostile:
         return Hostile(name, adapter(good, **changed))
 
+    def beside(name: str, file: str, content: str) -> Hostile:
+        return Hostile(name, {**adapter(good), file: content.encode()})
+
+    card = "---\nlicense: mit\n---\n# Good\n\n"
+    fetch = f"fetch('{address}/ada/tiny-llama')"
+    insides = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
+    tokens = json.dumps({"auto_map": {"AutoTokenizer": ["trap.Tokenizer", None]}})
+    code = Hostile(
+        "tokenizer with code",
+        {
+            **adapter(good),
+            "tokenizer_config.json": tokens.encode(),
+            "trap.py": f"open({str(trap)!r}, 'w').write('imported')".encode(),
+        },
+    )
     library = {"parent_library": "trap", "base_model_class": "X"}
     multitask = {"peft_type": "MULTITASK_PROMPT_TUNING"}
     return [
@@ -122,6 +137,19 @@ def adapters(good: Files, trap: Path, address: str) -> list[Hostile]:
         said("pattern with nested repeats", target_modules="((a+)+)+b"),
         said("rank of two thousand million", r=2_000_000_000),
         said("rank larger than any tensor", r=5000),
+        beside("card with a script", "README.md", f"{card}<script>{fetch}</script>\n"),
+        beside("card with an event handler", "README.md", f'{card}<img src=x onerror="{fetch}">\n'),
+        beside("card with a script in a false fence", "README.md", f"{card}<div>\n```\n<script>\n```\n"),
+        beside("card with a link that runs", "README.md", f"{card}[all of it](javascript:{fetch})\n"),
+        beside("card whose metadata make an object", "README.md", "---\na: !!python/name:os.system\n---\n"),
+        beside("card whose metadata unfold", "README.md", "---\na: &a [x, x]\nb: [*a, *a]\n---\n"),
+        beside("card of 20,000 levels", "README.md", f"---\na: {'[' * 20_000}{']' * 20_000}\n---\n"),
+        beside("card of two megabytes", "README.md", card + "x" * 2_000_000),
+        code,
+        beside("tokenizer that reads a file", "tokenizer_config.json", '{"vocab_file": "/etc/passwd"}'),
+        beside("tokenizer of a module", "tokenizer_config.json", '{"tokenizer_class": "trap.Tokenizer"}'),
+        beside("template in the config", "tokenizer_config.json", json.dumps({"chat_template": insides})),
+        beside("template in a file", "chat_template.jinja", insides),
     ]
 
 

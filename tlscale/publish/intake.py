@@ -15,16 +15,18 @@ from typing import Any
 
 from tlscale.errors import PlanError, VerificationError
 from tlscale.planning.headers import Stored, read_header
+from tlscale.publish import texts
 from tlscale.publish.content import TOKENIZER
 from tlscale.runs.layout import MANIFEST
 
+CARD, CARD_BYTES = "README.md", 1 << 20
 TEXT_BYTES, TOKENIZER_BYTES, PROBE_BYTES, WEIGHT_BYTES = 8 << 20, 64 << 20, 256 << 20, 64 << 30
 LIMITS = {
     "adapter_config.json": TEXT_BYTES, "adapter_model.safetensors": WEIGHT_BYTES, "head.json": TEXT_BYTES,
     "head.safetensors": WEIGHT_BYTES, MANIFEST: TEXT_BYTES, "probe.safetensors": PROBE_BYTES,
     "tlscale.json": TEXT_BYTES, "plan.json": 4 * TEXT_BYTES, "recipe.yaml": TEXT_BYTES,
     "measurements.jsonl": TEXT_BYTES, "config.json": TEXT_BYTES, "model.safetensors": WEIGHT_BYTES,
-    "generation_config.json": TEXT_BYTES, **dict.fromkeys(TOKENIZER, TOKENIZER_BYTES),
+    "generation_config.json": TEXT_BYTES, CARD: CARD_BYTES, **dict.fromkeys(TOKENIZER, TOKENIZER_BYTES),
 }  # fmt: skip
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".npy", ".npz")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -99,6 +101,24 @@ def _problems(folder: Path) -> Iterator[str]:
     yield from _manifest(folder / MANIFEST)
     yield from _head(folder / "head.json", max(sides))
     yield from _model(folder / "config.json", max(sides))
+    yield from _texts(folder)
+
+
+def _texts(folder: Path) -> Iterator[str]:
+    """The card and what comes with a tokenizer; its vocabulary is data, which no reader acts on."""
+    config = read(folder / "tokenizer_config.json")
+    found = {
+        CARD: texts.card_problems(_text(folder / CARD)),
+        "chat_template.jinja": texts.template_problems(_text(folder / "chat_template.jinja")),
+        "tokenizer_config.json": () if config is None else texts.tokenizer_problems(config),
+    }
+    for name, problems in found.items():
+        for problem in problems:
+            yield f"{name}: {problem}"
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def _sides(stored: Iterable[Stored]) -> list[int]:

@@ -84,7 +84,7 @@ class Place:
         """Whether an event is one that the commands are meant to have."""
         kind, _, what = line.partition("\t")
         if kind == "write":
-            inside = what.startswith((f"{self.root}/", "/dev/null", "/proc/self/", TORCH))
+            inside = what.startswith((f"{self.root}/", "/dev/null", "/proc/self/"))
             return inside and not what.startswith(str(self.trap))
         if kind == "connect":
             return f"'127.0.0.1', {self.hub.address.rpartition(':')[2]})" in what
@@ -95,8 +95,6 @@ class Place:
         return kind == "unpickle" and not what.startswith(("builtins.exec", "posix", "os."))
 
 
-# The cache that torch makes for itself when it is imported, wherever temporary files go.
-TORCH = "/tmp/torchinductor_"
 # What torch and platform ask for by themselves when they are imported.
 TOOLS = ("lscpu", "uname", "ldconfig", "gcc", "nvidia-smi", "/sbin/")
 
@@ -137,7 +135,8 @@ def campaign(hub: Hub, root: Path, env: dict[str, str], good: Files, *, every: i
     (root / "trap").mkdir()
     trap = root / "trap" / "sprung"
     env = {**env, "PYTHONPATH": f"{hooks}:{env['PYTHONPATH']}", "PYTHONDONTWRITEBYTECODE": "1"}
-    env |= {"TMPDIR": str(temporary)}
+    # torch makes a cache for itself when it is imported, wherever temporary files go
+    env |= {"TMPDIR": str(temporary), "TORCHINDUCTOR_CACHE_DIR": str(temporary / "inductor")}
     place = Place(hub, root, env, trap)
     artifacts = hostile.adapters(good, trap, hub.address)
     artifacts += hostile.manifests(good, trap) + hostile.recipes(good, trap, hub.address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from tests.hub import kit
 from tests.hub.server import Hub, serving
 from tests.integration.warm import Warm
 
+# Where the site's own run is; a test that publishes does so under a name of its own.
+PUBLISHED = "ada/published"
 CANARY = "hf_canaryCANARYcanary0123456789"
 
 
@@ -35,8 +38,13 @@ class Site:
 
     @property
     def run(self) -> Path:
-        """The finished run that is on the Hub as ada/colours."""
+        """The finished run that is on the Hub as PUBLISHED."""
         return self.root / "runs" / "colours"
+
+    @property
+    def published(self) -> Path:
+        """A folder with what was published of it; pushing the run in another form leaves it alone."""
+        return self.root / "published"
 
 
 @pytest.fixture(scope="session")
@@ -49,5 +57,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         with Warm(root, env) as program:
             made = Site(hub, root, base, env, str(program))
             made.tlscale("run", str(kit.recipe(root)))
-            made.tlscale("push", "runs/colours", "--to", "ada/colours")
+            made.tlscale("push", "runs/colours", "--to", PUBLISHED)
+            shutil.copytree(made.run / "publication", made.published)
             yield made

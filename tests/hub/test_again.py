@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from tests.hub import kit
-from tests.hub.conftest import Site
+from tests.hub.conftest import PUBLISHED, Site
 
 
 def test_a_publication_is_done_again_to_the_same_scores(site: Site, tmp_path: Path) -> None:
     data = [f"data.{role}.path={site.root / role}.jsonl" for role in ("train", "test")]
     out = str(tmp_path / "again")
-    done = site.tlscale("reproduce", "hub:ada/colours", *data, "-o", out, "--json")
+    done = site.tlscale("reproduce", f"hub:{PUBLISHED}", *data, "-o", out, "--json")
     told = json.loads(done.stdout.splitlines()[-1])
     assert {row["arm"] for row in told["scores"]} == {"base", "tuned"}
     assert max(abs(row["difference"]) for row in told["scores"]) < 1e-6
@@ -27,7 +27,7 @@ def test_a_publication_is_done_again_to_the_same_scores(site: Site, tmp_path: Pa
 def test_other_data_are_refused_before_training(site: Site, tmp_path: Path) -> None:
     other = kit.tiny.sentences(tmp_path / "other.jsonl", 64, seed=7)
     data = [f"data.train.path={other}", f"data.test.path={site.root / 'test.jsonl'}"]
-    done = site.tlscale("reproduce", "hub:ada/colours", *data, "-o", str(tmp_path / "run"), code=2)
+    done = site.tlscale("reproduce", f"hub:{PUBLISHED}", *data, "-o", str(tmp_path / "run"), code=2)
     assert "is not the file of the original" in done.stderr
     assert not (tmp_path / "run").exists()
     done = site.tlscale("reproduce", "hub:ada/tiny-llama", code=5)
@@ -65,7 +65,7 @@ def test_runs_are_listed_filtered_and_know_their_ancestors(site: Site, tmp_path:
     (one,) = listed(site, *folders, "--where", "name=child")
     assert one["lineage"] == [kit.BASE, str(whole)]
     assert one["facts"]["method"] == "lora"
-    (one,) = listed(site, "runs", "--where", "published~ada/colours", "--where", "target.nll<3")
+    (one,) = listed(site, "runs", "--where", f"published~{PUBLISHED}", "--where", "target.nll<3")
     assert (one["verdict"], one["state"]) == ("POSITIVE", "done")
     table = site.tlscale("runs", *folders).stdout
     assert f"stands on {kit.BASE} > {whole}" in table
@@ -83,22 +83,3 @@ def test_runs_are_listed_filtered_and_know_their_ancestors(site: Site, tmp_path:
 )
 def test_what_cannot_be_listed(site: Site, arguments: tuple[str, ...], said: str) -> None:
     assert said in site.tlscale("runs", *arguments, code=2).stderr
-
-
-def test_trackers_get_the_same_facts(site: Site, tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    out = tmp_path / "tracked"
-    file = kit.recipe(tmp_path, output_dir=str(out))
-    site.tlscale("run", str(file), "train.max_steps=2", "train.report_to=[tensorboard]")
-    folders = {path.parent for path in (out / "trackers").rglob("events.out.tfevents*")}
-    tags: set[str] = set()
-    for folder in folders:
-        found = EventAccumulator(str(folder))
-        found.Reload()
-        tags |= set(found.Tags()["scalars"])
-    assert {"target/nll/base", "target/nll/tuned"} <= tags
-    written = "".join(path.read_text() for path in (out / "trackers").rglob("hparams.yml"))
-    (entry,) = listed(site, str(tmp_path), "--where", f"path={out}")
-    for name, value in entry["facts"].items():
-        assert str(value) in written, name

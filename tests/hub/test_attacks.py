@@ -6,12 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.hub import attacks
 from tests.hub.conftest import Site
-
-pytestmark = pytest.mark.long
 
 EVERY = 8
 DEED = """
@@ -25,8 +21,7 @@ pickle.loads(b"cos\\nsystem\\n.")
 
 
 def test_nothing_hostile_does_anything(site: Site, tmp_path: Path) -> None:
-    folder = site.run / "publication"
-    good = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    good = {path.name: path.read_bytes() for path in site.published.iterdir() if path.is_file()}
     env = {**site.env, "HF_HOME": str(tmp_path / "home")}
     done = attacks.campaign(site.hub, tmp_path, env, good, every=EVERY)
     assert len(done) > 5

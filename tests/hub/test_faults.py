@@ -13,7 +13,7 @@ from tests.hub.kit import ROOT
 def test_no_fault_leaves_half_a_publication_or_two(site: Site) -> None:
     command = [sys.executable, "-m", "tests.hub.faults", "--some", "--publication"]
     done = subprocess.run(
-        [*command, str(site.run / "publication")],
+        [*command, str(site.published)],
         env=site.env, cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.hub import kit
-from tests.hub.conftest import Site
+from tests.hub.conftest import PUBLISHED, Site
 
 
 def refused(site: Site, *arguments: str, code: int = 2, **env: str) -> str:
@@ -29,7 +29,7 @@ def test_token_rights_and_name(site: Site) -> None:
     assert "may not publish for elsewhere" in said
     assert "ada, lab" in said
     assert "not published by tlscale" in refused(site, "--to", "ada/tiny-llama", "--public")
-    assert "is private already" in refused(site, "--to", "ada/colours", "--public")
+    assert "is private already" in refused(site, "--to", PUBLISHED, "--public")
     assert "where to?" in refused(site)
     assert "write ORG/NAME" in refused(site, "--to", "colours")
 
@@ -55,6 +55,15 @@ def test_a_gated_base_names_the_page(site: Site) -> None:
         assert f"accept its terms on {site.hub.address}/{kit.BASE}" in done.stderr
     finally:
         site.hub.store.repositories[kit.BASE].gated = False
+
+
+def test_a_gated_adapter_names_the_page(site: Site) -> None:
+    site.hub.store.repositories[PUBLISHED].gated = True
+    try:
+        said = site.tlscale("verify", f"hub:{PUBLISHED}", code=2).stderr
+    finally:
+        site.hub.store.repositories[PUBLISHED].gated = False
+    assert f"accepted first, with the account of the token, on {site.hub.address}/{PUBLISHED}" in said
 
 
 def test_a_bad_verdict_needs_a_reason_that_stands_on_the_card(site: Site, tmp_path: Path) -> None:

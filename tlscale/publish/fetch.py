@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from tlscale.errors import UsageError, VerificationError
 from tlscale.publish import intake
 from tlscale.publish.hub import Hub
+from tlscale.publish.retry import HubError
 
 HUB = "hub:"
 SCHEMES = ("https://", "http://")
@@ -43,7 +44,7 @@ def fetch(text: str, hub: Hub, folder: Path) -> str:
     """Downloads the known files of `text` into the new `folder`, and returns `ORG/NAME at COMMIT`.
 
     Raises:
-        UsageError: there is no such repository for this token.
+        UsageError: there is no such repository for this token, or its terms are not accepted.
         VerificationError: it has no weights in safetensors.
     """
     repository, revision = parse(text, hub)
@@ -53,7 +54,12 @@ def fetch(text: str, hub: Hub, folder: Path) -> str:
             f"{text}: no such model or revision on {hub.endpoint}, or the token may not see it"
         )
     names = intake.wanted({name: stored.size for name, stored in state.files.items()}, repository)
-    hub.download(repository, state.commit, names, folder)
+    try:
+        hub.download(repository, state.commit, names, folder)
+    except HubError:
+        # terms that have to be accepted are named with their page
+        hub.about(repository)
+        raise
     for name in names:
         if (folder / name).stat().st_size != state.files[name].size:
             raise VerificationError(f"{repository}: {name} came in another size than listed; try again")

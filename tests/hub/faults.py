@@ -34,8 +34,8 @@ from tlscale.publish.retry import Patience
 REPOSITORY = "ada/colours"
 TITLE = "colours: adapter"
 USED = (
-    "info", "tree", "create", "branch", "validate", "preupload", "batch", "put", "lfs-verify", "commit",
-    "resolve-head", "resolve", "delete",
+    "whoami", "info", "tree", "create", "branch", "validate", "preupload", "batch", "put", "lfs-verify",
+    "commit", "resolve-head", "resolve", "delete",
 )  # fmt: skip
 ANYWHERE = ("429", "503", "drop", "answer lost", "truncated", "slow")
 HASHED = ("preupload", "put", "tree", "resolve")
@@ -87,6 +87,7 @@ def cases() -> tuple[Case, ...]:
     made += [Case("tree", kind, first=first) for kind in ("drop", "truncated") for first in (3, 5)]
     lasting = [("commit", "503"), ("put", "500"), ("resolve", "drop"), ("tree", "429"), ("branch", "503")]
     lasting += [("commit", "stale parent"), ("resolve", "wrong hash"), ("create", "403"), ("delete", "503")]
+    lasting += [("whoami", "503")]
     made += [Case(endpoint, kind, times=LASTING) for endpoint, kind in lasting]
     return tuple(made)
 
@@ -135,6 +136,7 @@ def run(case: Case, folder: Path, judge: Callable[[Path], None]) -> Ended:
 def _attempt(server: Server, folder: Path, judge: Callable[[Path], None]) -> tuple[str, Published | None]:
     hub = Hub(endpoint=server.address, token="hf_write", patience=Patience(tries=3, pause=0.05))
     try:
+        hub.account()
         made = push(folder, Target(REPOSITORY, True, TITLE), hub, judge, lambda _: None)
     except TlscaleError as error:
         return str(error), None

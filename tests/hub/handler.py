@@ -82,6 +82,8 @@ class Handler(BaseHTTPRequestHandler):
         except Refused as refusal:
             extra = {"X-Error-Code": refusal.code, "X-Error-Message": refusal.message}
             return self._send(refusal.status, {"error": refusal.message}, extra)
+        if kind == "late" and fault is not None:
+            time.sleep(fault.seconds)
         if kind == "answer lost":
             return self._drop()
         if kind == "wrong hash":

@@ -37,22 +37,38 @@ api.upload_folder(repo_id=name, folder_path=folder, commit_message="uploaded")
 """
 
 
-def upload(hub: Hub, folder: Path, name: str) -> None:
+def upload(hub: Hub, folder: Path, name: str, *, token: str = "hf_write") -> None:
     """Uploads a folder by the official client, as anybody would; in a process with its own settings."""
-    env = environment(hub, folder.with_name(f"{folder.name}-home"))
+    env = environment(hub, folder.with_name(f"{folder.name}-home"), token=token)
     subprocess.run(
         [sys.executable, "-c", UPLOAD, name, str(folder)], env=env, check=True, capture_output=True
     )
 
 
-def with_base(hub: Hub, folder: Path, *, licence: str | None = "apache-2.0") -> Path:
+def with_base(
+    hub: Hub, folder: Path, *, licence: str | None = "apache-2.0", width: int = 32, token: str = "hf_write"
+) -> Path:
     """Puts a tiny Llama on the Hub and returns its folder."""
-    made = tiny.llama(folder)
+    made = tiny.llama(folder, width=width)
     (made / "README.md").write_text(CARD)
-    upload(hub, made, BASE)
+    upload(hub, made, BASE, token=token)
     if licence is not None:
         hub.licences[BASE] = licence
     return made
+
+
+def labelled(folder: Path) -> dict[str, Any]:
+    """The `data` of a classifier of the same few sentences."""
+    columns = {"text": "text", "label": "label"}
+    train, test = (
+        tiny.sentences(folder / "train.jsonl", 64),
+        tiny.sentences(folder / "test.jsonl", 48, seed=1),
+    )
+    return {
+        "train": {"path": str(train), **columns},
+        "test": {"path": str(test), **columns},
+        "max_length": 32,
+    }
 
 
 def recipe(folder: Path, **more: Any) -> Path:

@@ -35,10 +35,10 @@ def tokenizer(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def llama(folder: Path) -> Path:
+def llama(folder: Path, *, width: int = 32) -> Path:
     torch.manual_seed(0)
     config = LlamaConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, vocab_size=len(WORDS), max_position_embeddings=64, bos_token_id=2,
         eos_token_id=3, pad_token_id=0,
     )  # fmt: skip

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tlscale.errors import ExitCode, UsageError
@@ -40,8 +40,17 @@ def _asked(arguments: argparse.Namespace, said: Publish | None) -> Publish:
         "merged": arguments.merged or None,
         "despite_verdict": arguments.despite_verdict,
     }
-    merged = {} if said is None else said.model_dump(exclude_unset=True)
-    merged |= {name: value for name, value in given.items() if value is not None}
+    return wanted(said, {name: value for name, value in given.items() if value is not None})
+
+
+def wanted(said: Publish | None, given: Mapping[str, object]) -> Publish:
+    """What a recipe says of publishing, with `given` over it.
+
+    Raises:
+        UsageError: neither says where to, or it is no id on the Hub.
+    """
+    merged: dict[str, object] = {} if said is None else said.model_dump(exclude_unset=True)
+    merged |= given
     if "to" not in merged:
         raise UsageError("where to? give --to ORG/NAME, or publish.to in the recipe")
     try:
@@ -66,7 +75,7 @@ def publish_run(
     from tlscale.publish.hub import Hub
     from tlscale.publish.preflight import preflight
     from tlscale.publish.push import Target, push
-    from tlscale.runs.record import append_line
+    from tlscale.runs.record import append_line, read_lines
 
     def say(text: str) -> None:
         if not quiet:
@@ -88,7 +97,9 @@ def publish_run(
         "private": made.private,
         "despite": found.despite,
     }
-    if made.changed or not layout.published.is_file():
+    # a push that was killed after its last commit is on no record yet
+    filed = [row["commit"] for row in read_lines(layout.published) if row["repository"] == made.repository]
+    if filed[-1:] != [made.commit]:
         append_line(layout.published, record)
     if not quiet:
         shown = "private" if made.private else "public"
@@ -121,13 +132,16 @@ def examine(folder: Path, say: Say, *, as_json: bool = False) -> None:
             say(line)
 
 
-def before_training(plan: Plan, *, offline: bool) -> None:
+def before_training(plan: Plan, *, offline: bool, to: str | None = None) -> None:
     """Refuses, before anything is trained, what could not be published afterwards.
+
+    Args:
+        to: Where the command line wants it, over what the recipe says.
 
     Raises:
         UsageError: with what is missing.
     """
-    asked = plan.recipe.publish
+    asked = plan.recipe.publish if to is None else wanted(plan.recipe.publish, {"to": to})
     if asked is None:
         return
     if offline:

@@ -87,8 +87,8 @@ def examine(folder: Path, *, model: Model, facts: Facts, world: World) -> Examin
 
 def _ours(folder: Path, *, model: Model, facts: Facts, world: World) -> Examined:
     manifest = artifact.read_manifest(folder)
-    if "merged" in manifest:
-        return _merged(folder, model=model, facts=facts, world=world)
+    if manifest["kind"] == "checkpoint":
+        return _whole(folder, model=model, facts=facts, world=world)
     report = verify(folder, model=model, facts=facts, world=world)
     if report.problems or report.kind != "adapter":
         return Examined(report.kind, report.tensors, 0.0, report.max_difference, report.problems)
@@ -97,7 +97,8 @@ def _ours(folder: Path, *, model: Model, facts: Facts, world: World) -> Examined
     return Examined("adapter", report.tensors, effect, report.max_difference, problems)
 
 
-def _merged(folder: Path, *, model: Model, facts: Facts, world: World) -> Examined:
+def _whole(folder: Path, *, model: Model, facts: Facts, world: World) -> Examined:
+    """A checkpoint stands on no base: the one it was made from need not be at hand."""
     manifest = artifact.read_manifest(folder)
     problems = tuple(changed_files(folder, manifest))
     if problems:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tlscale.cli.inspect import must_fit
+from tlscale.cli.publish import before_training
 from tlscale.errors import ExitCode, UsageError
 from tlscale.launching import queue
 from tlscale.launching.site import settings
@@ -65,6 +66,7 @@ def submit(arguments: argparse.Namespace) -> int:
         show(scripts)
         return int(ExitCode.OK)
     already_queued(root)
+    before_training(specs[0].plan, offline=arguments.offline, to=arguments.push)
     for spec in specs:
         prepare(spec, Path(arguments.recipe))
     if not arguments.json:
@@ -135,8 +137,9 @@ def rendered(
     judged.append(("report", str(root), *gate))
     on_cpu = asked.model_copy(update={"gpus_per_node": 0, "processes_per_node": 1, "time": None})
     steps = [("report", tuple(judged), asked if arguments.evaluate else on_cpu)]
-    if arguments.push is not None:
-        steps.append(("push", (("push", runs[0], "--to", arguments.push),), on_cpu))
+    if arguments.push is not None or recipe.publish is not None:
+        to = () if arguments.push is None else ("--to", arguments.push)
+        steps.append(("push", (("push", runs[0], *to),), on_cpu))
     for name, commands, needs in steps:
         online, log = name == "push", layout.job_log(name)
         step = Step(f"{recipe.name}-{name}", root, log, commands, needs, python, online)

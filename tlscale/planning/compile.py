@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -262,7 +263,7 @@ def needed(planned: PlannedStage) -> int:
 
 def versions() -> dict[str, str]:
     """What is installed here; part of a run's plan, and not of what is merely planned."""
-    found = {"tlscale": __version__}
+    found = {"tlscale": __version__, "python": ".".join(map(str, sys.version_info[:3]))}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tlscale.planning.types import Plan
+from tlscale.planning.types import Plan, PlannedStage
 from tlscale.publish import usage
 from tlscale.publish.content import Base
 from tlscale.publish.evidence import DataPart, Gaps
@@ -149,24 +149,38 @@ def _trained(told: Told) -> str:
         cells = (plain(stage.name), plain(what), f"{count(one.trainable)} ({share})", rate)
         rows.append((*cells, count(one.batch.total), steps))
     head = ("stage", "method", "parameters trained", "learning rate", "rows a step", "steps")
-    settings = plan.recipe.strategy
-    chosen = (
-        ""
-        if settings is None
-        else "\n\nStrategy: " + ", ".join(f"{code(key)} = {code(value)}" for key, value in settings.items())
-    )
-    quantized = plan.recipe.model.quantization
-    more = f"\n\nPrecision: {plan.world.dtype}" + (
-        "." if quantized == "none" else f", on a base in {plain(quantized)}."
-    )
-    proof = ""
+    blocks = [
+        table(head, rows),
+        bullets(f"{plain(one.stage.name)}: {_settings(one)}" for one in plan.stages),
+    ]
+    strategy = plan.recipe.strategy
+    if strategy is not None:
+        said = ", ".join(f"{code(key)} = {code(value)}" for key, value in strategy.items())
+        blocks.append(f"Strategy: {said}")
+    task, quantized = plan.recipe.model.task, plan.recipe.model.quantization
+    length = "" if task == "image-classification" else f", at most {count(plan.max_length)} tokens a row"
+    on = "" if quantized == "none" else f", on a base in {plain(quantized)}"
+    blocks.append(f"Seed {plan.seed}{length}, precision {plan.world.dtype}{on}.")
     if told.verified is not None:
-        proof = (
-            f"\n\nVerified: {count(told.verified['tensors'])} tensors, "
+        blocks.append(
+            f"Verified: {count(told.verified['tensors'])} tensors, "
             f"{count(told.verified['moved'])} moved from their initial values, outputs after reloading "
             f"within {told.verified['max_difference']:.1e}."
         )
-    return table(head, rows) + chosen + more + proof
+    return "\n\n".join(blocks)
+
+
+def _settings(planned: PlannedStage) -> str:
+    """How a stage was trained, beyond what the table of stages says."""
+    stage = planned.stage
+    update, budget = stage.update, stage.budget
+    epochs = "1 epoch" if budget.epochs == 1 else f"{budget.epochs:g} epochs"
+    length = epochs if budget.max_steps is None else f"at most {count(budget.max_steps)} steps"
+    betas = " and ".join(f"{beta:g}" for beta in update.betas)
+    return (
+        f"AdamW with betas {betas}, weight decay {update.weight_decay:g}, gradients clipped at "
+        f"{update.max_grad_norm:g}, warm-up over {stage.schedule.warmup_ratio:.0%} of the steps, {length}"
+    )
 
 
 def _data(told: Told) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 
 from tlscale.planning.types import Plan
@@ -33,7 +34,7 @@ def loading(repository: str, plan: Plan, kind: str, base: Base | None) -> str:
     given = f"{base.name!r}, revision={base.commit!r}{labels}"
     peft = (
         f"from peft import PeftModel\nfrom transformers import {name}\n\n"
-        f"base = {name}.from_pretrained({given})\n"
+        f"base = {name}.from_pretrained(\n    {given}\n)\n"
         f"model = PeftModel.from_pretrained(base, {repository!r})"
     )
     parts = ["With PEFT:", block(peft, "python")]
@@ -67,8 +68,10 @@ def again(repository: str, plan: Plan, data: Iterable[DataPart], versions: Mappi
         for part in data
         if part.hub is None and part.role in ROLES and not part.name.startswith(BUILTIN)
     ]
-    overrides = "".join(f" data.{part.role}.path=YOUR/{part.name}" for part in needed)
-    parts = [block(f"tlscale reproduce hub:{repository}{overrides}", "sh")]
+    # whoever gave a file its name must not write into a stranger's shell
+    overrides = [shlex.quote(f"data.{part.role}.path=YOUR/{part.name}") for part in needed]
+    command = " ".join([f"tlscale reproduce hub:{repository}", *overrides])
+    parts = [block(command, "sh")]
     parts.append(
         "It trains from `recipe.yaml` with the same seed and says how far the scores are from those above."
     )

@@ -92,3 +92,61 @@ def test_other_tasks_and_other_folders_are_refused(folder: Path) -> None:
     assert done.returncode == 2
     assert "something else" in done.stderr
     assert [file.name for file in (folder / "mine-probe").iterdir()] == ["notes.txt"]
+
+
+def test_ranks_blocks_by_their_gradients(folder: Path) -> None:
+    done = tlscale(folder, "probe", "r.yaml", "--gradients", "--rows", "40")
+    assert done.returncode == 0, done.stderr
+    told = json.loads((folder / "runs/colours-probe/gradients.json").read_text())
+    pulls = [block["pull"] for block in told["blocks"]]
+    assert sorted(block["block"] for block in told["blocks"]) == [0, 1]
+    assert pulls == sorted(pulls, reverse=True)
+    assert told["strategy"] == {"kind": "partial", "blocks": [told["blocks"][0]["block"]]}
+    assert f"strategy: {{kind: partial, blocks: [{told['blocks'][0]['block']}]}}" in done.stdout
+    chosen = json.dumps(told["strategy"])
+    plan = tlscale(folder, "plan", "r.yaml", f"strategy={chosen}", "--json")
+    (stage,) = json.loads(plan.stdout)["stages"]
+    trained = {d["name"] for d in stage["decisions"] if d["lr_scale"] is not None}
+    assert all(f"layer.{told['blocks'][0]['block']}." in n or n.startswith("head.") for n in trained), (
+        trained
+    )
+    refused = tlscale(folder, "probe", "r.yaml", "--gradients", "--layers")
+    assert refused.returncode == 2
+    assert "--layers: not with --gradients" in refused.stderr
+
+
+def test_gradients_are_those_of_the_mean_loss(folder: Path) -> None:
+    (folder / "lm.jsonl").write_text('{"text": "the car is red"}\n{"text": "the bird is what"}\n' * 3)
+    (folder / "lm.yaml").write_text(
+        "version: 1\nname: words\nmodel: {model_name_or_path: ./llama, task: causal-lm}\n"
+        "data: {train: {path: lm.jsonl, text: text}, test: {path: lm.jsonl, text: text}, max_length: 16}\n"
+        "strategy: {kind: full}\nhardware: {device: cpu}\n"
+    )
+    done = tlscale(folder, "probe", "lm.yaml", "--gradients", "--json")
+    assert done.returncode == 0, done.stderr
+    told = {block["block"]: block for block in json.loads(done.stdout)["blocks"]}
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder / "llama").eval()
+    tokens = AutoTokenizer.from_pretrained(folder / "llama")
+    losses, squares = [], dict.fromkeys((0, 1), 0.0)
+    for text in ["the car is red", "the bird is what"]:
+        ids = torch.tensor([[*tokens(text).input_ids, tokens.eos_token_id]])
+        loss = model(input_ids=ids, labels=ids).loss
+        losses.append((loss, ids.shape[1] - 1))
+        for block in squares:
+            part = list(model.model.layers[block].parameters())
+            squares[block] += sum(
+                float(g.square().sum()) for g in torch.autograd.grad(loss, part, retain_graph=True)
+            )
+    whole = sum(loss * count for loss, count in losses) / sum(count for _, count in losses)
+    mean = sum(squares.values()) / sum(p.numel() for p in model.model.layers.parameters())
+    for block in squares:
+        part = list(model.model.layers[block].parameters())
+        slopes = torch.autograd.grad(whole, part, retain_graph=True)
+        norm = sum(float(p.detach().square().sum()) for p in part) ** 0.5
+        pull = sum(float(g.square().sum()) for g in slopes) ** 0.5 / norm
+        assert told[block]["pull"] == pytest.approx(pull, rel=1e-4)
+        size = sum(p.numel() for p in part)
+        assert told[block]["fisher"] == pytest.approx(squares[block] / size / mean, rel=1e-4)

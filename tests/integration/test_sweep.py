@@ -125,3 +125,39 @@ def test_another_sweep_does_not_go_into_its_folder(folder: Path, python: Path) -
     assert process.returncode == 2
     assert "holds another sweep" in wrong
     assert "Traceback" not in wrong
+
+
+def test_a_measure_without_labels_chooses_and_sees_none(folder: Path, python: Path) -> None:
+    values = {}
+    for name, seed in (("wrong", 1), ("right", 0)):
+        rows = list(read_lines(tiny.sentences(folder / "other.jsonl", 24, seed=5)))
+        if seed:
+            rows = [{**row, "label": "black"} for row in rows]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder / f"{name}.yaml").write_text(
+            RECIPE.replace("metric: nll", "metric: infomax").replace(
+                "  max_length",
+                f"  unlabelled: {{path: {name}.jsonl, text: text, label: label}}\n  max_length",
+            )
+        )
+        said = started(folder, python, "sweep", f"{name}.yaml", f"output_dir=runs/{name}").communicate()
+        (search,) = result(folder, name).searches
+        values[name] = [t.value for t in search.trials]
+        assert search.best == 2, said
+        assert (search.metric, search.higher_is_better) == ("infomax", True)
+    assert values["wrong"] == values["right"]
+    run = folder / "runs/right-sweep" / search.trials[2].folder
+    outcomes = list(read_lines(run / "outcomes/tuned-unlabelled.jsonl"))
+    assert len(outcomes) == 24
+    assert not any("reference" in row or "nll" in row for row in outcomes)
+
+
+def test_a_measure_without_labels_is_no_claim(folder: Path, python: Path) -> None:
+    process = started(folder, python, "run", "right.yaml", "output_dir=runs/once", "--offline")
+    wrong = process.communicate()[1]
+    assert process.returncode == 0, wrong
+    verdict = json.loads((folder / "runs/once/verdict.json").read_text())
+    assert [claim["name"] for claim in verdict["claims"]] == ["target", "retention"]
+    measured = {(m["suite"], m["metric"]) for m in read_lines(folder / "runs/once/measurements.jsonl")}
+    assert {("unlabelled", "infomax"), ("unlabelled", "entropy"), ("unlabelled", "snd")} <= measured
+    assert "unlabelled" in (folder / "runs/once/report.md").read_text()

@@ -159,6 +159,11 @@ def _probe(commands: Commands) -> None:
         "--models", metavar="A,B", help="bases, each NAME or NAME@REVISION; by default the recipe's"
     )
     made.add_argument("--layers", action="store_true", help="every layer, not only the last")
+    made.add_argument(
+        "--gradients",
+        action="store_true",
+        help="rank the base's blocks instead, by how the task pulls at them",
+    )
     made.add_argument("--poolings", metavar="A,B", default="auto", help="of auto, mean, cls and last")
     made.add_argument(
         "--rows", type=_positive, metavar="N", default=2000, help="rows of each role; by default 2000"

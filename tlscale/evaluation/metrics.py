@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from tlscale.evaluation.labelfree import entropy, infomax, snd
 from tlscale.evaluation.types import Outcome
 
 Scored = tuple[float, float | None]
@@ -169,6 +170,9 @@ METRICS: dict[str, Callable[[Sequence[Outcome]], Scored]] = {
     "stereotype_gap": stereotype_gap,
     "ece": ece("confidence"),
     "ece_temperature": ece("confidence_temperature"),
+    "infomax": infomax,
+    "entropy": entropy,
+    "snd": snd,
 }
 
 DEFAULTS: dict[str, tuple[str, ...]] = {

@@ -55,6 +55,21 @@ def class_probabilities(
     return outcomes
 
 
+def label_free(
+    module: nn.Module, examples: Sequence[Indexed], *, collate: Collate, size: int, labels: Sequence[str]
+) -> list[Outcome]:
+    """The most probable class and every class's log-probability, of rows that have no label."""
+    outcomes = []
+    for group in in_batches(examples, size):
+        batch = dict(collate([example for _, example in group]))
+        batch.pop("labels")
+        chances = module(**batch).logits.float().log_softmax(dim=-1)
+        for (item, example), row in zip(group, chances.tolist(), strict=True):
+            best = labels[row.index(max(row))]
+            outcomes.append(Outcome(item=item, where=example.where, prediction=best, scores=tuple(row)))
+    return outcomes
+
+
 def classified(
     group: Sequence[Indexed], log_probabilities: torch.Tensor, right: torch.Tensor, labels: Sequence[str]
 ) -> list[Outcome]:

@@ -30,6 +30,7 @@ class Arm:
     """Who answers: the `base` or the `tuned` model, how, and after which stage.
 
     `together`: the model is shared out over the processes, so each answer needs all of them.
+    `label_free` answers rows whose labels nobody knows.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Arm:
     predict: Predict
     metrics: tuple[str, ...] | None = None
     together: bool = False
+    label_free: Predict | None = None
 
 
 def evaluate(

@@ -55,7 +55,10 @@ class Measurement(Frozen):
 
 
 # Metrics of all items together, which can't be taken apart and paired.
-WHOLE = ("auroc", "oos_recall", "ece", "ece_temperature", "stereotype_gap", "contaminated")
+WHOLE = (
+    *("auroc", "oos_recall", "ece", "ece_temperature", "stereotype_gap", "contaminated"),
+    *("infomax", "entropy", "snd"),
+)
 
 
 def comparable(metric: str) -> bool:
@@ -75,4 +78,7 @@ HIGHER_IS_BETTER = {
     "nll_temperature": False,
     "ece": False,
     "ece_temperature": False,
+    "infomax": True,
+    "entropy": False,
+    "snd": True,
 }

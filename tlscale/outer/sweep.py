@@ -19,6 +19,7 @@ import yaml
 from pydantic import JsonValue
 
 from tlscale.errors import BusyError, Problem, RecipeError, TlscaleError, UsageError
+from tlscale.evaluation import labelfree
 from tlscale.evaluation.metrics import DEFAULTS
 from tlscale.evaluation.types import HIGHER_IS_BETTER
 from tlscale.outer.repeat import TRAINED_ARMS, control
@@ -33,6 +34,7 @@ from tlscale.runs.record import exclusive, write_json, write_text, writing
 from tlscale.runs.sweep import SweepLayout
 
 CANDIDATE = "tuned"
+CLASSIFICATION = ("sequence-classification", "image-classification")
 # An arm that has none of the searched settings has its learning rate searched, this much either way.
 AROUND = 10.0
 SEED_STEP = 1_000
@@ -112,10 +114,13 @@ def program(asked: Asked, *, trials: int | None = None, spaces: Mapping[str, Any
 
 def _metrics(recipe: Recipe, sweep: Sweep) -> tuple[str, str | None]:
     asked, defaults = recipe.evaluate, DEFAULTS[recipe.model.task]
-    known = asked.target or defaults
+    known: tuple[str, ...] = asked.target or defaults
+    if recipe.data.unlabelled is not None and recipe.model.task in CLASSIFICATION:
+        known = (*known, *labelfree.MEASURES)
     if sweep.metric is not None and sweep.metric not in known:
         raise UsageError(
-            f"sweep.metric: {sweep.metric}: not measured; evaluate.target has {', '.join(known)}"
+            f"sweep.metric: {sweep.metric}: not measured; allowed: {', '.join(known)} (those of "
+            "evaluate.target, and infomax, entropy and snd of a classifier where data.unlabelled is given)"
         )
     kept = (asked.retention or defaults)[0] if recipe.data.retention is not None else None
     return sweep.metric or known[0], kept

@@ -16,6 +16,7 @@ import yaml
 from pydantic import JsonValue
 
 from tlscale.errors import BusyError, TlscaleError
+from tlscale.evaluation import labelfree
 from tlscale.evaluation.types import Measurement
 from tlscale.launching.local import worker_command
 from tlscale.launching.watched import watched
@@ -158,7 +159,8 @@ def _scored(trial: Trial, run: RunLayout, plan: Plan, wanted: Wanted, began: flo
     """The trial with what was measured of its result, or of the base where nothing is trained."""
     who = "tuned" if plan.stages else "base"
     found = {(m.suite, m.metric): m.value for m in _measurements(run) if m.arm == who}
-    value = found.get(("target", wanted.metric))
+    suite = labelfree.SUITE if wanted.metric in labelfree.MEASURES else "target"
+    value = found.get((suite, wanted.metric))
     if value is None or not math.isfinite(value):
         return _ended(trial, "failed", began, reason=f"its {wanted.metric} is {value}")
     kept = None if wanted.retention is None else found.get(("retention", wanted.retention))

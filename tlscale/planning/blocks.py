@@ -11,6 +11,30 @@ BLOCK = re.compile(r"^(?:.*?\.)??(?:layers?|h|blocks?|stages)\.(\d+)\.")
 INPUT = re.compile(r"(?:.*\.)?(?:wte|wpe|cls_token|mask_token|conv_stem|[\w]*embed\w*)(?:\..*)?")
 
 
+def numbered_blocks(facts: Facts) -> dict[int, str]:
+    """The base's numbered blocks, each a regular expression over whole names of its parameters.
+
+    From the input upwards. Where numbers stand inside numbers, the outermost counts.
+
+    Raises:
+        PlanError: its parameters are not in numbered blocks.
+    """
+    found: dict[int, set[str]] = {}
+    for tensor in facts.tensors:
+        block = BLOCK.match(tensor.name)
+        if block is not None and not tensor.name.startswith("head."):
+            found.setdefault(int(block[1]), set()).add(block[0])
+    if not found:
+        raise PlanError(
+            f"{facts.model}: its parameters are in no numbered blocks, so there is no top and no bottom; "
+            "use strategy kind: partial with rules"
+        )
+    return {
+        index: "|".join(rf"{re.escape(prefix)}.*" for prefix in sorted(found[index]))
+        for index in sorted(found)
+    }
+
+
 def depth_patterns(facts: Facts) -> tuple[str, ...]:
     """Regular expressions over parameter names, topmost first, that part the base's parameters by depth.
 
@@ -20,24 +44,10 @@ def depth_patterns(facts: Facts) -> tuple[str, ...]:
     Raises:
         PlanError: its parameters are not in numbered blocks.
     """
-    blocks: dict[int, set[str]] = {}
+    blocks = numbered_blocks(facts)
     above = [r"head\..*"]
     below: list[str] = []
     for tensor in facts.tensors:
-        if tensor.name.startswith("head."):
-            continue
-        found = BLOCK.match(tensor.name)
-        if found is not None:
-            blocks.setdefault(int(found[1]), set()).add(found[0])
-        else:
+        if not tensor.name.startswith("head.") and BLOCK.match(tensor.name) is None:
             (below if INPUT.fullmatch(tensor.name) else above).append(re.escape(tensor.name))
-    if not blocks:
-        raise PlanError(
-            f"{facts.model}: its parameters are in no numbered blocks, so there is no top and no bottom; "
-            "use strategy kind: partial with rules"
-        )
-    numbered = [
-        "|".join(rf"{re.escape(prefix)}.*" for prefix in sorted(blocks[index]))
-        for index in sorted(blocks, reverse=True)
-    ]
-    return ("|".join(above), *numbered, *(["|".join(below)] if below else []))
+    return ("|".join(above), *reversed(blocks.values()), *(["|".join(below)] if below else []))

@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue
 from tlscale.recipe.base import Fraction, Frozen, Positive
 
 Metric = Literal["accuracy", "f1_macro", "nll", "perplexity", "exact_match"]
+LabelFree = Literal["infomax", "entropy", "snd"]
 Selection = Literal["fixed", "first", "random", "balanced", "nearest", "diverse"]
 Calibration = Literal["contextual", "pmi", "batch", "temperature"]
 Control = Literal["majority", "zero_shot", "tfidf", "class_mean", "features", "scratch", "target_only"]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from tlscale.recipe.base import Frozen, Positive
-from tlscale.recipe.evaluate import Metric
+from tlscale.recipe.evaluate import LabelFree, Metric
 from tlscale.recipe.parse import parse_yaml
 
 
@@ -57,8 +57,10 @@ class Sweep(Frozen):
         "log: true}}`.",
     )
     trials: Positive = Field(20, description="Settings to try; the recipe's own are the first.")
-    metric: Metric | None = Field(
-        None, description="What is made best, on the validation rows; by default the first target metric."
+    metric: Metric | LabelFree | None = Field(
+        None,
+        description="What is made best, on the validation rows; by default the first target metric. "
+        "infomax, entropy and snd are of a classifier on data.unlabelled, and look at no label.",
     )
     sampler: Literal["tpe", "random", "grid"] = Field(
         "tpe",

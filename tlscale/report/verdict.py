@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tlscale.evaluation import labelfree
 from tlscale.evaluation.types import comparable
 from tlscale.report.averages import scores
 from tlscale.report.claims import Margins, concluded, unmeasured
@@ -42,7 +43,7 @@ def judge(run: Path) -> Verdict:
     retention, more = _claim(evidence, "retention", Margins(asked.retention_margin, asked.level))
     tasks = []
     for name in suites([s.measured for s in evidence.arms.get(CANDIDATE, {}).values()]):
-        if name not in SUITES:
+        if name not in (*SUITES, labelfree.SUITE):
             claim, others = _claim(evidence, name, Margins(asked.margin, asked.level))
             tasks.append(claim)
             more += others

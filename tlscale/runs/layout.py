@@ -103,6 +103,11 @@ class RunLayout:
         return self.root / "probe.json"
 
     @property
+    def gradients(self) -> Path:
+        """What `tlscale probe --gradients` found: blocks of the base, ranked."""
+        return self.root / "gradients.json"
+
+    @property
     def evidence(self) -> Path:
         """What `tlscale advise` saw of a task."""
         return self.root / "evidence.json"

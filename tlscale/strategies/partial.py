@@ -6,17 +6,15 @@ choices of which layers move follow Lee et al. 2022 (arXiv:2210.11466).
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from tlscale.errors import PlanError
+from tlscale.planning.blocks import numbered_blocks
 from tlscale.planning.strategy import FREEZE_ALL, TRAIN_HEAD, Context, Strategy, stage
 from tlscale.planning.types import Facts, ParamRule, Stage
 from tlscale.recipe.base import Frozen
-
-BLOCK = re.compile(r"(?:^|.*\.)(?:layers?|h|blocks?|stages)\.(\d+)\.")
 
 
 class Rule(Frozen):
@@ -36,32 +34,39 @@ class Options(Frozen):
         None, description="In place of rules: train so many of the topmost blocks, and the head."
     )
 
+    blocks: tuple[int, ...] = Field(
+        (),
+        description="In place of rules: train these blocks, counted from 0 at the input or from -1 at "
+        "the top, and the head; `tlscale probe --gradients` ranks them.",
+    )
+
     @model_validator(mode="after")
     def _one_way(self) -> Options:
-        if bool(self.rules) == (self.last_layers is not None):
-            raise ValueError("give exactly one of rules and last_layers")
+        if bool(self.rules) + bool(self.blocks) + (self.last_layers is not None) != 1:
+            raise ValueError("give exactly one of rules, blocks and last_layers")
         return self
 
 
 def compile_partial(options: Options, context: Context) -> tuple[Stage, ...]:
-    if options.last_layers is not None:
-        rules = _top_blocks(options.last_layers, context.facts)
-    else:
+    if options.rules:
         rules = tuple(ParamRule(pattern=r.pattern, lr_scale=r.lr_scale) for r in options.rules)
+    else:
+        rules = _chosen_blocks(options, context.facts)
     return (stage(context, rules=rules),)
 
 
-def _top_blocks(count: int, facts: Facts) -> tuple[ParamRule, ...]:
-    found = [match for tensor in facts.tensors if (match := BLOCK.match(tensor.name))]
-    indices = sorted({int(match[1]) for match in found})
-    if count > len(indices):
-        raise PlanError(
-            f"strategy.last_layers is {count}, but {facts.model} has {len(indices)} numbered blocks"
+def _chosen_blocks(options: Options, facts: Facts) -> tuple[ParamRule, ...]:
+    patterns = list(numbered_blocks(facts).values())
+    chosen = options.blocks or tuple(range(-(options.last_layers or 0), 0))
+    beyond = [index for index in chosen if not -len(patterns) <= index < len(patterns)]
+    if beyond:
+        given = (
+            f"last_layers is {options.last_layers}" if options.last_layers else f"blocks has {beyond[0]}"
         )
-    top = "|".join(map(str, indices[-count:]))
-    prefixes = "|".join(sorted({re.escape(match[0][: match.start(1)]) for match in found}))
+        raise PlanError(f"strategy.{given}, but {facts.model} has {len(patterns)} numbered blocks")
     head = (TRAIN_HEAD,) if any(t.name.startswith("head.") for t in facts.tensors) else ()
-    return (*head, ParamRule(pattern=rf"(?:{prefixes})(?:{top})\..*", lr_scale=1.0), FREEZE_ALL)
+    trained = "|".join(dict.fromkeys(patterns[index] for index in chosen))
+    return (*head, ParamRule(pattern=trained, lr_scale=1.0), FREEZE_ALL)
 
 
 STRATEGY = Strategy(
@@ -69,5 +74,5 @@ STRATEGY = Strategy(
     "Chosen parameters are trained, by rules over their names.",
     Options,
     compile_partial,
-    variants=lambda: ({"last_layers": 1}, {"rules": [{"pattern": ".*", "lr_scale": 1.0}]}),
+    variants=lambda: ({"last_layers": 1}, {"blocks": [0]}, {"rules": [{"pattern": ".*", "lr_scale": 1.0}]}),
 )

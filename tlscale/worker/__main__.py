@@ -30,6 +30,7 @@ CHOICES = (
     "merge",
     "predict",
     "probe",
+    "gradients",
     "advise",
     "soup",
     "tasks",

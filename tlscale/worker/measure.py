@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import nn
 from tlscale.data.collate import collate
 from tlscale.data.examples import Example, prepare
 from tlscale.engine.runtime import Runtime
-from tlscale.evaluation import predict
+from tlscale.evaluation import labelfree, predict
 from tlscale.evaluation.metrics import DEFAULTS
 from tlscale.evaluation.runner import Arm, Suite, evaluate
 from tlscale.evaluation.types import Measurement, Outcome
@@ -67,19 +67,27 @@ class Judge:
 
     @torch.inference_mode()
     def score(self, arm: Arm) -> tuple[Measurement, ...]:
-        """All suites by `arm`, under the plan's precision."""
+        """All suites by `arm`, under the plan's precision; rows without labels by a classifier alone."""
         made: list[Measurement] = []
         with self.runtime.accelerator.autocast():
             for suite in self.suites():
-                made += evaluate(
-                    suite,
-                    arm,
-                    self.layout,
-                    rank=self.runtime.rank,
-                    world=self.runtime.world,
-                    collect=self.runtime.collect,
+                made += self._evaluated(suite, arm)
+            if arm.label_free is not None and self.examples.get(labelfree.SUITE):
+                suite = Suite(
+                    labelfree.SUITE, self.examples[labelfree.SUITE], labelfree.MEASURES, labelfree.SUITE
                 )
+                made += self._evaluated(suite, replace(arm, predict=arm.label_free))
         return tuple(made)
+
+    def _evaluated(self, suite: Suite, arm: Arm) -> tuple[Measurement, ...]:
+        return evaluate(
+            suite,
+            arm,
+            self.layout,
+            rank=self.runtime.rank,
+            world=self.runtime.world,
+            collect=self.runtime.collect,
+        )
 
 
 def model_arm(
@@ -93,10 +101,11 @@ def model_arm(
     if task == "sentence-embedding":
         retrieve = partial(predict.paired_retrieval, module, collate=judge.collate, size=judge.size)
         return Arm(name, "retrieval", stage, retrieve, together=together)
-    chosen = partial(
-        predict.class_probabilities, module, labels=labels, collate=judge.collate, size=judge.size
+    chosen, unlabelled = (
+        partial(answer, module, labels=labels, collate=judge.collate, size=judge.size)
+        for answer in (predict.class_probabilities, predict.label_free)
     )
-    return Arm(name, "classifier", stage, chosen, together=together)
+    return Arm(name, "classifier", stage, chosen, together=together, label_free=unlabelled)
 
 
 def control_arms(judge: Judge) -> tuple[Arm, ...]:

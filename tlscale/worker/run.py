@@ -22,6 +22,7 @@ from tlscale.runs.record import exclusive, read_lines, write_json, write_text
 from tlscale.worker.advising import look
 from tlscale.worker.console import Reporter
 from tlscale.worker.examples import load_examples
+from tlscale.worker.gradients import gradients
 from tlscale.worker.inspection import inspect
 from tlscale.worker.measure import Judge, base_arm, control_arms, model_arm
 from tlscale.worker.merging import merge
@@ -168,6 +169,7 @@ ACTIONS: dict[str, Callable[..., None]] = {
     "predict": predict,
     "replay": replay,
     "probe": probe,
+    "gradients": gradients,
     "advise": look,
     "soup": soup,
     "tasks": tasks,

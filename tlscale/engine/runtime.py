@@ -8,17 +8,21 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import gather_object, set_seed
+from torch.distributed.rendezvous import rendezvous
 
-from tlscale.engine import launched
+from tlscale.engine import launched, meeting
 from tlscale.errors import PlanError, TlscaleError
+from tlscale.planning.compile import versions
 from tlscale.planning.types import Plan, World
 
 PR_SET_PDEATHSIG = 1
@@ -70,8 +74,8 @@ def start(plan: Plan, trackers: Path) -> Runtime:
 
     Raises:
         PlanError: an experiment tracker that the recipe names can't be imported.
-        TlscaleError: the number of processes or the device differs from the plan; training on would
-            give another result than the one asked for.
+        TlscaleError: the number of processes or the device differs from the plan, so that training on
+            would give another result than the one asked for; or a machine is missing.
     """
     on_cpu = plan.world.device == "cpu"
     asked = launched.read(os.environ)
@@ -92,14 +96,15 @@ def start(plan: Plan, trackers: Path) -> Runtime:
     for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"):
         os.environ.pop(name, None)
     handlers = [InitProcessGroupKwargs(backend="gloo")] if on_cpu and asked.processes > 1 else []
-    accelerator = Accelerator(
-        cpu=on_cpu,
-        mixed_precision={"bfloat16": "bf16", "float16": "fp16"}.get(plan.world.dtype, "no"),
-        log_with=list(plan.recipe.train.report_to) or None,
-        project_dir=str(trackers),
-        step_scheduler_with_optimizer=False,
-        kwargs_handlers=handlers,
-    )
+    with _met(asked, plan.recipe.hardware.rendezvous_timeout):
+        accelerator = Accelerator(
+            cpu=on_cpu,
+            mixed_precision={"bfloat16": "bf16", "float16": "fp16"}.get(plan.world.dtype, "no"),
+            log_with=list(plan.recipe.train.report_to) or None,
+            project_dir=str(trackers),
+            step_scheduler_with_optimizer=False,
+            kwargs_handlers=handlers,
+        )
     live = accelerator.num_processes
     if live != asked.processes:
         raise TlscaleError(
@@ -107,9 +112,9 @@ def start(plan: Plan, trackers: Path) -> Runtime:
             "on a CPU launch with --multi_gpu and ACCELERATE_USE_CPU=true"
         )
     set_seed(plan.seed)
-    return Runtime(
-        accelerator, accelerator.device, accelerator.process_index, live, plan.world, asked.deepspeed
-    )
+    # to move tensors to Accelerate's "cpu:0" would copy them, and files would not stay mapped
+    device = torch.device("cpu") if on_cpu else accelerator.device
+    return Runtime(accelerator, device, accelerator.process_index, live, plan.world, asked.deepspeed)
 
 
 def asked_by_launcher() -> launched.Launched:
@@ -135,6 +140,27 @@ def environment() -> dict[str, str]:
 def secret(name: str) -> str | None:
     """A key from the environment; it goes to the service that it is for, and nowhere else."""
     return os.environ.get(name)
+
+
+@contextmanager
+def _met(asked: launched.Launched, seconds: int) -> Iterator[None]:
+    """Waits for the processes of other machines, by torch's own store, which is kept for the block.
+
+    Raises:
+        TlscaleError: a machine is missing or can't be reached, or its packages differ.
+    """
+    if asked.machines == 1:
+        yield
+        return
+    address, port, rank = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), int(os.environ["RANK"])
+    reason = meeting.unreachable(address, port, seconds) if rank else None
+    if reason:
+        raise TlscaleError(reason)
+    store, _, world = next(iter(rendezvous("env://", timeout=timedelta(seconds=seconds))))
+    meeting.meet(
+        store, rank=rank, world=world, machines=asked.machines, versions=versions(), seconds=seconds
+    )
+    yield
 
 
 def _end_with_parent() -> None:

@@ -175,6 +175,9 @@ class Hardware(Frozen):
         "none",
         description="What waits in the host's memory between uses; parameters include the optimizer.",
     )
+    rendezvous_timeout: Positive = Field(
+        300, description="Seconds that machines wait for each other at the start."
+    )
 
 
 class StageRecipe(Frozen):

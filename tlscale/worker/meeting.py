@@ -1,6 +1,9 @@
 """The part of a machine's examination that needs torch: its GPUs, and a sum over all machines.
 
 `tlscale.launching.preflight` starts it; the last line of its output is a JSON list of what is wrong.
+By hand, on each machine with its own rank, it tells why machines don't come together:
+
+python -m tlscale.worker.meeting sum --machines 2 --rank 0 --address 10.0.0.1 --port 29500 --seconds 60
 """
 
 from __future__ import annotations
@@ -11,9 +14,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import distributed
+
+from tlscale.engine import meeting
+from tlscale.errors import TlscaleError
+from tlscale.planning.compile import versions
 
 MATRIX = 1024
 GPU_ERRORS = (
@@ -66,20 +74,26 @@ def gpus(wanted: int) -> Iterator[str]:
 def together(machines: int, rank: int, address: str, port: int, seconds: int) -> list[str]:
     """What is wrong between the machines: each must reach the first, and all together sum a tensor.
 
-    A machine that can't reach the first says so; those that only waited for it in vain have nothing to say.
+    A machine that can't reach the first says so; those that only waited for it in vain have nothing to say
+    of themselves. What all hear, who is missing or which packages differ, goes to stderr.
     """
     place, limit = f"{address}:{port}", timedelta(seconds=seconds)
+    reason = meeting.unreachable(address, port, seconds) if rank else None
+    if reason:
+        return [reason]
     try:
-        store = distributed.TCPStore(  # type: ignore[attr-defined]
+        store: Any = distributed.TCPStore(  # type: ignore[attr-defined]
             address, port, machines, is_master=rank == 0, timeout=limit, wait_for_workers=False
         )
-        store.set(f"here-{rank}", "yes")
     except RuntimeError as error:
         did = "can't listen at" if rank == 0 else "can't reach"
         return [f"{did} {place}: {_first_line(error)}"]
     try:
-        store.wait([f"here-{other}" for other in range(machines)], limit)
-    except RuntimeError:
+        meeting.meet(
+            store, rank=rank, world=machines, machines=machines, versions=versions(), seconds=seconds
+        )
+    except TlscaleError as error:
+        print(error, file=sys.stderr)
         return []
     try:
         distributed.init_process_group("gloo", store=store, rank=rank, world_size=machines, timeout=limit)
@@ -89,7 +103,10 @@ def together(machines: int, rank: int, address: str, port: int, seconds: int) ->
         distributed.destroy_process_group()
     except RuntimeError as error:
         # the first machine hears of every failure and can't tell whose it is; those that cause one say so
-        said = f"no sum over all machines by way of {place}: {_first_line(error)}"
+        said = (
+            f"no sum over all machines by way of {place}: {_first_line(error)}; if a machine has several "
+            "networks, name the one to use in GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME"
+        )
         return [] if rank == 0 else [said]
     right = machines * (machines + 1) / 2
     return [] if float(number) == right else [f"the sum over all machines is {float(number)}, not {right}"]

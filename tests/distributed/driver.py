@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import set_seed
+from torch import nn
 
 from tlscale.engine import runtime as runtimes
 from tlscale.errors import PlanError
@@ -41,8 +42,9 @@ def main(cases: Path, out: Path) -> None:
             layout = RunLayout(out / plan.recipe.name)
             job, _ = _start(plan, layout, runtime)
             set_seed(plan.seed)
-            run_stage(job, plan.stages[0], _fresh_base(plan))
-            found = {"losses": losses(layout), "verified": verified(layout)}
+            module = run_stage(job, plan.stages[0], _fresh_base(plan))
+            pages = runtime.collect([mapped(module)])
+            found = {"losses": losses(layout), "verified": verified(layout), "mapped": pages}
         if os.environ.get("RANK", "0") == "0":
             append_line(out / "results.jsonl", {"name": written["name"], **found})
 
@@ -54,6 +56,28 @@ def losses(layout: RunLayout) -> list[float]:
 def verified(layout: RunLayout) -> dict[str, Any]:
     found = [row for row in read_lines(layout.events) if row["event"] == "verified"]
     return found[-1] if found else {}
+
+
+def mapped(module: nn.Module) -> dict[str, int]:
+    """How many of the frozen weights lie in the mapped file, and how much of it was written to, in bytes.
+
+    A page of a file that is written to is copied for the process that writes.
+    """
+    places, written, inside = [], 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        words = line.split()
+        if "-" in words[0] and not words[0].endswith(":"):
+            inside = words[-1].endswith(".safetensors")
+            start, end = (int(part, 16) for part in words[0].split("-"))
+            places += [range(start, end)] if inside else []
+        elif inside and words[0] == "Anonymous:":
+            written += int(words[1]) * 1024
+    frozen = [p.data_ptr() for p in module.parameters() if not p.requires_grad]
+    return {
+        "frozen": len(frozen),
+        "mapped": sum(any(at in place for place in places) for at in frozen),
+        "written": written,
+    }
 
 
 if __name__ == "__main__":

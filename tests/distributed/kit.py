@@ -40,6 +40,7 @@ class Outcome:
     error: str
     refused: bool
     folder: Path
+    mapped: tuple[Mapping[str, int], ...] = ()
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Everything that was saved."""
@@ -100,6 +101,7 @@ def run(cases: Sequence[Mapping[str, Any]], folder: Path, *, processes: int) -> 
             found.get(case["name"], {"error": f"ended before its result; log: {tail}"}).get("error", ""),
             bool(found.get(case["name"], {}).get("error")),
             folder / case["name"],
+            tuple(found.get(case["name"], {}).get("mapped", ())),
         )
         for case in cases
     }

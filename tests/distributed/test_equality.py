@@ -6,15 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.equality import SHARDINGS, lines, table
+from tests.distributed.equality import SHARDINGS, SHORT, lines, table
 from tests.distributed.kit import ADAPTERS
 
-pytestmark = pytest.mark.long
+ALONE = len(ADAPTERS) + 2
 
 
+def test_each_backend_trains_as_one_process_does(tmp_path: Path) -> None:
+    found = lines(tmp_path, short=True)
+    said = "\n\n".join([table(found), *(line.error for line in found if line.error)])
+    assert all(line.good for line in found), said
+    assert len(found) == ALONE + len(SHORT), said
+
+
+@pytest.mark.long
 def test_every_backend_trains_as_one_process_does(tmp_path: Path) -> None:
     found = lines(tmp_path)
     said = "\n\n".join([table(found), *(line.error for line in found if line.error)])
     assert all(line.good for line in found), said
-    # one process with and without accumulation, each sharding with each adapter, and accumulated
-    assert len(found) == len(ADAPTERS) + 1 + len(SHARDINGS) * (len(ADAPTERS) + 1) + 4, said
+    # one process; each sharding with each adapter, and accumulated; pairs on three shardings
+    assert len(found) == ALONE + len(SHARDINGS) * (len(ADAPTERS) + 1) + 3, said

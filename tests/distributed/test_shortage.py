@@ -8,12 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.distributed import kit
 from tests.integration import tiny
-
-pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[2]
 # what Python, torch and transformers map before any training, and some room

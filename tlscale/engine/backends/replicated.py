@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from tlscale.engine.backend import MakeOptimizer, OptimizerState, put, statistics, trainable
@@ -26,9 +27,13 @@ class Replicated:
         self._plain, self._accelerator, self._world = module, runtime.accelerator, runtime.world
         self._max_grad_norm = planned.stage.update.max_grad_norm
         self._own = make(module)
+        _leave_alone(module)
         self.module: nn.Module
         self.optimizer: Optimizer = self._own
-        self.module, self._prepared = self._accelerator.prepare(module, self._own)
+        # the module is where it trains; see `Runtime.device`
+        self.module, self._prepared = self._accelerator.prepare(
+            module, self._own, device_placement=[False, False]
+        )
 
     def passing(self, *, last: bool) -> AbstractContextManager[Any]:
         waiting: AbstractContextManager[Any] = (
@@ -81,3 +86,15 @@ class Replicated:
     def close(self) -> None:
         self.zero_grad()
         self.module = self._plain
+
+
+def _leave_alone(module: nn.Module) -> None:
+    """Has data parallelism exchange only what training changes.
+
+    Every process has loaded the frozen rest from the same files. Sent out all the same, it would be written
+    over where it lies, and pages that processes of a machine share with the file would become their own.
+    """
+    changes = trainable(module).keys() | statistics(module).keys()
+    names = [name for name, _ in (*module.named_parameters(), *module.named_buffers())]
+    leave: Any = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+    leave(module, [name for name in names if name not in changes])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
 import torch
@@ -19,9 +19,11 @@ from torch.optim import Optimizer
 
 from tlscale.engine import launched
 from tlscale.engine.backend import MakeOptimizer, OptimizerState, put, statistics, trainable
+from tlscale.engine.backends.fsdp2 import blocks
 from tlscale.engine.runtime import Runtime
 from tlscale.errors import PlanError
 from tlscale.models.names import transformers_model
+from tlscale.models.quantize import is_quantized
 from tlscale.planning.types import PlannedStage, World
 
 AVERAGES = ("exp_avg", "exp_avg_sq")
@@ -73,12 +75,12 @@ class Zero:
         width = getattr(transformers_model(module).config, "hidden_size", 0)
         config["zero_optimization"].setdefault("stage3_param_persistence_threshold", KEPT_WHOLE * width)
         if self.sharded:
-            # piece by piece, so that no device ever holds the whole
-            deepspeed.zero.Init(module=module, config_dict_or_path=config)
+            _share_out(deepspeed, module, config, runtime.device)
         self._inner = make(module)
-        self._engine, self._outer, _, _ = deepspeed.initialize(
-            model=module, optimizer=self._inner, config=config, dist_init_required=False
-        )
+        with _aside(module) if not self.sharded else nullcontext():
+            self._engine, self._outer, _, _ = deepspeed.initialize(
+                model=module, optimizer=self._inner, config=config, dist_init_required=False
+            )
         self.module: nn.Module = self._engine
         self.optimizer: Optimizer = self._inner
 
@@ -192,6 +194,38 @@ class Zero:
 
     def close(self) -> None:
         self.module = self._plain
+
+
+def _share_out(deepspeed: Any, module: nn.Module, config: dict[str, Any], device: torch.device) -> None:
+    """Divides the weights over the processes, block by block, so that no device ever holds the whole.
+
+    DeepSpeed sends each weight to all and writes it over where it lies. Where that is a page of the file,
+    the page would become the process's own, for as long as anything of the file is in use.
+    """
+    for part in (*blocks(module), module):
+        if device.type == "cpu":
+            for parameter in part.parameters():
+                if not (hasattr(parameter, "ds_id") or is_quantized(parameter)):
+                    parameter.data = parameter.data.clone()
+        deepspeed.zero.Init(module=part, config_dict_or_path=config)
+
+
+@contextmanager
+def _aside(module: nn.Module) -> Iterator[None]:
+    """Puts one number in place of each frozen weight, which DeepSpeed would send to all when it begins.
+
+    Every process has loaded them from the same files. Written over where they lie, pages that processes of
+    a machine share with the file would become their own.
+    """
+    frozen = [p for p in module.parameters() if not (p.requires_grad or is_quantized(p))]
+    kept = [p.data for p in frozen]
+    for parameter in frozen:
+        parameter.data = parameter.new_zeros(1)
+    try:
+        yield
+    finally:
+        for parameter, data in zip(frozen, kept, strict=True):
+            parameter.data = data
 
 
 def _deepspeed(world: World) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -82,3 +83,10 @@ def test_the_configs_are_listed_and_counted() -> None:
     found |= {f"proofs/{path.stem}" for path in (ROOT / "configs" / "proofs").iterdir()}
     assert found == CONFIGS, "list every recipe of configs/ in CONFIGS"
     assert len(CONFIGS) == len(list((ROOT / "configs").rglob("*.yaml")))
+
+
+def test_an_installed_tlscale_has_every_file_of_launch() -> None:
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = [p for listed in table["tool"]["setuptools"]["data-files"].values() for p in listed]
+    packed = {path for pattern in patterns for path in ROOT.glob(pattern)}
+    assert packed == {path for path in (ROOT / "launch").rglob("*") if path.is_file()}

@@ -90,7 +90,7 @@ def optimize(
     made = [_batches(micro or [filler], beside, index, collate) for index, micro in enumerate(micros)]
     # how much of each term this process has in each micro-batch, and how much all have in the step
     own = [_counts(terms, batches, bool(micro)) for batches, micro in zip(made, micros, strict=True)]
-    counts = [max(1.0, runtime.total(sum(one[index] for one in own))) for index in range(len(terms))]
+    counts = [max(1.0, n) for n in runtime.totals(*(sum(parts) for parts in zip(*own, strict=True)))]
     summed = torch.zeros((), device=runtime.device)
     for index, (batches, micro) in enumerate(zip(made, micros, strict=True)):
         with runtime.accelerator.autocast(), session.passing(last=index == len(made) - 1):
@@ -166,4 +166,5 @@ def mean_objective(
         total += found if rows else 0.0
         count += term.count(batches) if rows else 0.0
         passed()
-    return weight * runtime.total(total) / max(1.0, runtime.total(count))
+    summed, counted = runtime.totals(total, count)
+    return weight * summed / max(1.0, counted)

@@ -36,6 +36,7 @@ CONFIGS = {
     "banking77-lora",
     "banking77-zeroshot",
     "chat-qlora",
+    "code-tasks",
     "dolly-qlora",
     "fashion-features",
     "fashion-partial",

@@ -51,4 +51,5 @@ TASK = Task(
     document=document,
     metrics=("acc", "acc_norm"),
     delimiter="\n",
+    unconditional="\n",
 )

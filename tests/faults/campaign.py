@@ -1,19 +1,20 @@
 """The fault campaign: `python -m tests.faults.campaign` runs it in full and prints a table.
 
 Every trial has real processes that are really killed, signalled, frozen or starved of disk. Trials are
-numbered and seeded: `--only kill:17` repeats one. Processes are forked from one that has imported all they
-need, so that a trial takes seconds: the training loop alone where a rank is hurt, and `tlscale run`, with
-`accelerate launch` where there are two ranks, where the launcher, the watchdog or the disk matter.
+numbered and seeded: `--only kill:17` repeats one; with `--log` a campaign that was cut off goes on.
+Processes are forked from one that has imported all they need, so that a trial takes seconds: the training
+loop alone where a rank is hurt, and `tlscale run`, with `accelerate launch` where there are two ranks,
+where the launcher, the watchdog or the disk matter.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,25 +26,33 @@ from typing import Any
 from tests.faults import trials
 from tests.faults.engine import Setting
 from tests.faults.kit import Bench, bench
+from tests.faults.outcome import Outcome
+from tlscale.runs.record import append_line, read_lines
 
 SIGNALS = ("SIGUSR1", "SIGTERM", "SIGINT")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One numbered trial; `run` gives what was wrong, or nothing."""
+    """One numbered trial."""
 
     name: str
     case: Any
-    run: Callable[[Bench, Path], str]
+    run: Callable[[Bench, Path], Outcome]
+
+    @property
+    def kind(self) -> str:
+        return self.name.partition(":")[0]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a trial ended."""
+class Line:
+    """How a trial ended, as one line of the log."""
 
-    wrong: str
+    name: str
+    case: str
     seconds: float
+    outcome: Outcome
 
 
 def _trials(kind: str, cases: Sequence[Any], run: Callable[..., Any]) -> list[Trial]:
@@ -71,7 +80,7 @@ def everything() -> dict[str, list[Trial]]:
         "launcher": _trials(
             "launcher", list(itertools.product(SIGNALS, trials.POINTS, (1, 2))), trials.stop
         ),
-        "hang": _trials("hang", hangs, _hang),
+        "hang": _trials("hang", hangs, trials.hang),
         "disk": _trials("disk", [*trials.HURT, *trials.SMALL], trials.disk),
         "exact": _trials(
             "exact", list(itertools.product((1, 2), (1, 3), two, two, (1, 2), two)), trials.exact
@@ -80,43 +89,59 @@ def everything() -> dict[str, list[Trial]]:
     }
 
 
-def _hang(on: Bench, folder: Path, case: Any) -> str:
-    wrong, seconds = trials.hang(on, folder, case)
-    print(f"    {case}: ended {seconds:.0f} s after it fell silent", flush=True)
-    return wrong
-
-
-def one(on: Bench, trial: Trial) -> Outcome:
+def one(on: Bench, trial: Trial) -> Line:
     """Runs a trial and says what went wrong as it does; its folder stays then."""
     folder = on.root / "trials" / trial.name.replace(":", "-")
     started = time.monotonic()
     try:
-        wrong = trial.run(on, folder)
-    except (AssertionError, OSError, ValueError, KeyError) as error:
-        wrong = f"{type(error).__name__}: {error}"
-    if wrong:
-        print(f"    {trial.name} {trial.case}: {wrong}", flush=True)
+        outcome = trial.run(on, folder)
+    except (AssertionError, OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
+        outcome = Outcome(f"{type(error).__name__}: {error}")
+    if outcome.wrong:
+        print(f"    {trial.name} {trial.case}: {outcome.wrong}", flush=True)
     else:
         shutil.rmtree(folder, ignore_errors=True)
-    return Outcome(wrong, time.monotonic() - started)
+    return Line(trial.name, str(trial.case), round(time.monotonic() - started, 2), outcome)
 
 
-def carry_out(on: Bench, chosen: Sequence[Trial], jobs: int) -> list[Outcome]:
+def carry_out(on: Bench, chosen: Sequence[Trial], jobs: int, log: Path) -> None:
     """Runs trials in so many processes at once; threads would not survive the forks of a trial."""
-    pids, files = [], [on.root / f"outcomes-{index}" for index in range(jobs)]
-    for index, file in enumerate(files):
-        file.unlink(missing_ok=True)
+    pids = []
+    for index in range(jobs):
+        sys.stdout.flush()
         pid = os.fork()
         if pid == 0:
-            with file.open("w") as notes:
-                for trial in chosen[index::jobs]:
-                    notes.write(json.dumps(asdict(one(on, trial))) + "\n")
-                    notes.flush()
+            for trial in chosen[index::jobs]:
+                append_line(log, asdict(one(on, trial)))
             os._exit(0)
         pids.append(pid)
     for pid in pids:
         os.waitpid(pid, 0)
-    return [Outcome(**json.loads(line)) for file in files for line in file.read_text().splitlines()]
+
+
+def read_log(log: Path) -> dict[str, Line]:
+    """The trials that were done, by name, each as it ended last."""
+    rows = list(read_lines(log))
+    return {row["name"]: Line(**{**row, "outcome": Outcome(**row["outcome"])}) for row in rows}
+
+
+def table(done: Sequence[Line]) -> str:
+    """What a log comes to, kind by kind."""
+    head = ("faults", "trials", "right", "wrong", "most steps lost", "longest s")
+    rows = []
+    for kind in dict.fromkeys(line.name.partition(":")[0] for line in done):
+        mine = [line for line in done if line.name.partition(":")[0] == kind]
+        wrong = sum(1 for line in mine if line.outcome.wrong)
+        lost, longest = max(line.outcome.lost for line in mine), max(line.seconds for line in mine)
+        rows.append((kind, len(mine), len(mine) - wrong, wrong, lost, f"{longest:.0f}"))
+    said = [f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
+    said += [f"| {' | '.join(map(str, row))} |" for row in rows]
+    hangs = [line for line in done if line.outcome.named is not None]
+    for line in hangs:
+        named, ended = line.outcome.named or 0.0, line.outcome.ended or 0.0
+        said.append(f"{line.name} {line.case}: named after {named:.1f} s, ended after {ended:.1f} s")
+    said += [f"{line.name} {line.case}: {line.outcome.wrong}" for line in done if line.outcome.wrong]
+    return "\n".join(said)
 
 
 def warm_up() -> None:
@@ -135,31 +160,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", action="append", default=[], help="a kind, or one trial such as kill:17")
     parser.add_argument("--every", type=int, default=1, help="one trial of so many")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--log", type=Path, help="goes on with what this file says is done; kept after")
     given = parser.parse_args(argv)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    warm_up()
-    bad, began = 0, time.monotonic()
-    rows = []
-    with tempfile.TemporaryDirectory(prefix="faults-") as root, bench(Path(root) / "bench") as on:
-        for kind, found in everything().items():
-            chosen = [t for t in found if not given.only or {kind, t.name} & set(given.only)][
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="faults-") as root:
+        log = (given.log or Path(root) / "log.jsonl").absolute()
+        done = read_log(log)
+        chosen = [
+            trial
+            for kind, found in everything().items()
+            for trial in [t for t in found if not given.only or {kind, t.name} & set(given.only)][
                 :: given.every
             ]
-            if not chosen:
-                continue
-            print(f"{kind}: {len(chosen)} trials", flush=True)
-            outcomes = carry_out(on, chosen, given.jobs)
-            wrong = sum(1 for outcome in outcomes if outcome.wrong)
-            bad += wrong
-            longest = max(outcome.seconds for outcome in outcomes)
-            right = len(outcomes) - wrong
-            rows.append(f"| {kind:<8} | {len(outcomes):>6} | {right:>5} | {wrong:>5} | {longest:>9.0f} |")
-    print("\n| faults   | trials | right | wrong | longest s |")
-    print("| -------- | -----: | ----: | ----: | --------: |")
-    print("\n".join(rows))
-    print(f"\n{time.monotonic() - began:.0f} s in all")
-    return 1 if bad else 0
+        ]
+        waiting = [trial for trial in chosen if trial.name not in done]
+        print(f"{len(chosen)} trials, {len(chosen) - len(waiting)} of them done before", flush=True)
+        if waiting:
+            warm_up()
+            with bench(Path(root) / "bench") as on:
+                carry_out(on, waiting, given.jobs, log)
+        done = read_log(log)
+    lines = [done[trial.name] for trial in chosen if trial.name in done]
+    print(f"\n{table(lines)}\n\n{time.monotonic() - began:.0f} s in all")
+    return 1 if len(lines) < len(chosen) or any(line.outcome.wrong for line in lines) else 0
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tests.faults import hooks
+from tests.faults.outcome import Outcome
 from tlscale.errors import TlscaleError
 from tlscale.planning.types import Sharding, World
 from tlscale.runs import ledger
@@ -198,21 +199,21 @@ def result(folder: Path) -> Result:
     return Result(**json.loads((folder / "result.json").read_text()))
 
 
-def wrong_with(folder: Path, like: Result, *, exact: bool, most_lost: int) -> str:
+def wrong_with(folder: Path, like: Result, *, exact: bool, most_lost: int) -> Outcome:
     """What speaks against a run that went on having lost nothing it may not lose."""
     made = ledger.audit(folder / "ledger", "train")
     if made is None or made.problems or made.complete != EPOCHS:
-        return f"the ledger does not prove exactly once: {made}"
-    if made.repeated > most_lost:
-        return f"{made.repeated} steps were lost"
-    found = result(folder)
+        return Outcome(f"the ledger does not prove exactly once: {made}")
+    found, lost = result(folder), made.repeated
+    after = like.losses[len(like.losses) - len(found.losses) :]
+    if lost > most_lost:
+        return Outcome(f"{lost} steps were lost, of at most {most_lost}", lost)
     if exact and found.digest != like.digest:
-        return "other weights than without the fault"
-    if exact and found.losses != like.losses[len(like.losses) - len(found.losses) :]:
-        return "other losses than without the fault"
-    pairs = zip(found.losses, like.losses[len(like.losses) - len(found.losses) :], strict=True)
-    off = max((abs(a - b) / abs(b) for a, b in pairs), default=0.0)
+        return Outcome("other weights than without the fault", lost)
+    if exact and found.losses != after:
+        return Outcome("other losses than without the fault", lost)
+    off = max((abs(a - b) / abs(b) for a, b in zip(found.losses, after, strict=True)), default=0.0)
     if off > 1e-5:
-        return f"losses differ by {off:.1e}"
+        return Outcome(f"losses differ by {off:.1e}", lost)
     moved = max(abs(a - b) for n in like.state for a, b in zip(found.state[n], like.state[n], strict=True))
-    return f"weights differ by {moved:.1e}" if moved > 1e-5 else ""
+    return Outcome(f"weights differ by {moved:.1e}" if moved > 1e-5 else "", lost)

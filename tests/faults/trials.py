@@ -11,18 +11,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tests.faults.engine import Result, Setting, ranks, result, wrong_with
-from tests.faults.kit import (
-    Bench,
-    adapters_equal,
-    audited,
-    events,
-    last_losses,
-    none_left,
-)
+from tests.faults.kit import Bench, adapters_equal, audited, events, last_losses, none_left
+from tests.faults.outcome import Outcome
 
 EVERY = 2
 # What counts as being there, and the how manieth time.
@@ -56,28 +51,33 @@ def alike(bench: Bench, setting: Setting) -> Result:
 
 
 def finished(
-    folder: Path, setting: Setting, like: Result, *, exact: bool = True, most_lost: int = 2 * EVERY
-) -> str:
-    """Lets a trial of the training loop go on to its end; what is wrong with the outcome, or nothing."""
+    folder: Path, setting: Setting, like: Result, *, exact: bool = True, most_lost: int
+) -> Outcome:
+    """Lets a trial of the training loop go on to its end."""
     codes = ranks(folder, setting)
     if any(codes):
-        said = (folder / "rank-0.err").read_text()[-300:]
-        return f"the resume ended with {codes}: {said}"
+        return Outcome(f"the resume ended with {codes}: {_last_words(folder)}")
     return wrong_with(folder, like, exact=exact, most_lost=most_lost)
 
 
-def goes_on(bench: Bench, folder: Path, like: Path, *more: str, exact: bool = True) -> str:
-    """Runs to the end; what is wrong with the result, or nothing."""
-    code, err = bench.run(folder, *more)
+def _last_words(folder: Path) -> str:
+    return (folder / "rank-0.err").read_text()[-300:]
+
+
+def goes_on(bench: Bench, folder: Path, like: Path) -> Outcome:
+    """Runs to the end, to the same bits as `like`."""
+    code, err = bench.run(folder)
+    again = lost(folder)
     if code:
-        return f"the resume ended with {code}: {err[-300:]}"
+        return Outcome(f"the resume ended with {code}: {err[-300:]}", again)
     if not audited(folder):
-        return "the ledger does not prove exactly once"
-    if exact and not adapters_equal(folder, like):
-        return "another result than without the fault"
+        return Outcome("the ledger does not prove exactly once", again)
+    if not adapters_equal(folder, like):
+        return Outcome("another result than without the fault", again)
     wanted, found = last_losses(like), last_losses(folder)
-    off = max((abs(found[s] - wanted[s]) / abs(wanted[s]) for s in found), default=0.0)
-    return f"losses differ by {off:.1e}" if off > (0 if exact else 1e-5) else ""
+    if any(found[step] != wanted[step] for step in found):
+        return Outcome("other losses than without the fault", again)
+    return Outcome("" if none_left(folder) else "processes were left", again)
 
 
 def lost(folder: Path) -> int:
@@ -85,7 +85,7 @@ def lost(folder: Path) -> int:
     return max((int(event["lost_steps"]) for event in events(folder, "resumed")), default=0)
 
 
-def kill(bench: Bench, folder: Path, seed: int) -> str:
+def kill(bench: Bench, folder: Path, seed: int) -> Outcome:
     """SIGKILL at a seeded operation on a checkpoint, or at a seeded moment; then a resume."""
     chance = random.Random(f"kill {seed}")
     setting = Setting(world=1 + (seed % 10 == 0), beside=chance.random() < 0.3)
@@ -106,13 +106,17 @@ def kill(bench: Bench, folder: Path, seed: int) -> str:
 
         codes = ranks(folder, setting, meanwhile=later)
     if -signal.SIGKILL not in codes and any(codes):
-        return f"ended with {codes}"
+        return Outcome(f"ended with {codes}")
     (folder / "result.json").unlink(missing_ok=True)
-    # what is written in the background may not be on disk yet
-    return finished(folder, setting, like, most_lost=EVERY * (2 if setting.beside else 1))
+    return finished(folder, setting, like, most_lost=_interval(setting))
 
 
-def stop_ranks(bench: Bench, folder: Path, case: tuple[str, str, str]) -> str:
+def _interval(setting: Setting) -> int:
+    """The most steps that a kill may cost: what is written in the background may not be on disk yet."""
+    return EVERY * (2 if setting.beside else 1)
+
+
+def stop_ranks(bench: Bench, folder: Path, case: tuple[str, str, str]) -> Outcome:
     """A signal to one of two ranks, or to both, at a point of training; then a resume."""
     name, to, point = case
     setting = Setting(world=2)
@@ -123,11 +127,11 @@ def stop_ranks(bench: Bench, folder: Path, case: tuple[str, str, str]) -> str:
         fault["to"] = "all"
     codes = ranks(folder, setting, fault)
     if codes != [75, 75]:
-        return f"ended with {codes}: {(folder / 'rank-0.err').read_text()[-300:]}"
+        return Outcome(f"ended with {codes}: {_last_words(folder)}")
     return finished(folder, setting, like, most_lost=0)
 
 
-def stop(bench: Bench, folder: Path, case: tuple[str, str, int]) -> str:
+def stop(bench: Bench, folder: Path, case: tuple[str, str, int]) -> Outcome:
     """A signal to `tlscale run` at a point of training; then the same command again."""
     name, point, world = case
     hardware = {"processes": world}
@@ -141,14 +145,14 @@ def stop(bench: Bench, folder: Path, case: tuple[str, str, int]) -> str:
     seconds = time.monotonic() - started
     wanted = 130 if name == "SIGINT" else 75
     if code != wanted:
-        return f"ended with {code}, not {wanted}, after {seconds:.0f} s: {err[-300:]}"
+        return Outcome(f"ended with {code}, not {wanted}, after {seconds:.0f} s: {err[-300:]}")
     marker = json.loads((folder / "run" / "STOPPED").read_text())
     if not none_left(folder):
-        return "processes were left"
-    wrong = goes_on(bench, folder, like)
-    if lost(folder):
-        return f"{lost(folder)} steps lost after a graceful stop at step {marker['step']}"
-    return wrong
+        return Outcome("processes were left")
+    outcome = goes_on(bench, folder, like)
+    if outcome.lost and not outcome.wrong:
+        return replace(outcome, wrong=f"steps lost after a graceful stop at step {marker['step']}")
+    return outcome
 
 
 def _validated(bench: Bench) -> dict[str, Any]:
@@ -156,26 +160,24 @@ def _validated(bench: Bench) -> dict[str, Any]:
     return {"data": {"validation": {**columns, "limit": 4}}, "train": {"eval_steps": 3}}
 
 
-def hang(bench: Bench, folder: Path, case: tuple[str, str, int, int]) -> tuple[str, float]:
-    """A rank that falls silent; how long it took to be named, or what was wrong."""
+def hang(bench: Bench, folder: Path, case: tuple[str, str, int, int]) -> Outcome:
+    """A rank that falls silent is named, with its stack, and the job ends."""
     act, point, rank, world = case
     bench.recipe(folder, hardware={"processes": world}, train={"hang_timeout": 4.0, "num_train_epochs": 40})
     fault = {"point": point, "nth": 40, "act": act, "rank": rank}
     code, err = bench.run(folder, fault=fault)
-    file = folder / "when"
-    seconds = time.time() - float(file.read_text()) if file.exists() else -1.0
-    failed = folder / "run" / "FAILED"
-    said = failed.read_text() if failed.is_file() else ""
+    gone, over, failed = none_left(folder), time.time(), folder / "run" / "FAILED"
+    if not (folder / "when").exists():
+        return Outcome(f"the fault did not happen; ended with {code}: {err[-300:]}")
+    silent, said = float((folder / "when").read_text()), failed.read_text() if failed.is_file() else ""
     if code == 124 or f"rank {rank} hangs" not in said:
-        return f"ended with {code}, FAILED says {said[:300]!r}, {err[-300:]}", seconds
-    if "File " not in said:
-        return "no stack", seconds
-    if not none_left(folder):
-        return "processes were left", seconds
-    return "", seconds
+        return Outcome(f"ended with {code}, FAILED says {said[:300]!r}, {err[-300:]}", ended=over - silent)
+    wrong = "no stack" if "File " not in said else ""
+    wrong = wrong if gone else "processes were left"
+    return Outcome(wrong, named=failed.stat().st_mtime - silent, ended=over - silent)
 
 
-def exact(bench: Bench, folder: Path, case: tuple[int, int, bool, bool, int, bool]) -> str:
+def exact(bench: Bench, folder: Path, case: tuple[int, int, bool, bool, int, bool]) -> Outcome:
     """A kill in one epoch or the other, and a resume with the same number of processes: equal bits."""
     world, accumulation, packing, grouped, epoch, beside = case
     setting = Setting(world, accumulation, packing, grouped, beside)
@@ -184,21 +186,21 @@ def exact(bench: Bench, folder: Path, case: tuple[int, int, bool, bool, int, boo
     at = 1 + (steps // 4 if epoch == 1 else 3 * steps // 4)
     codes = ranks(folder, setting, {"point": "optimizer", "nth": at, "act": "SIGKILL", "rank": world - 1})
     if -signal.SIGKILL not in codes:
-        return f"the kill at step {at} of {steps} did not happen"
-    return finished(folder, setting, like)
+        return Outcome(f"the kill at step {at} of {steps} did not happen")
+    return finished(folder, setting, like, most_lost=_interval(setting))
 
 
-def move(bench: Bench, folder: Path, case: tuple[Setting, Setting]) -> str:
+def move(bench: Bench, folder: Path, case: tuple[Setting, Setting]) -> Outcome:
     """A stop, and a resume on another number of processes or another backend."""
     before, after = case
     like = alike(bench, Setting(dropout=0.0))
     codes = ranks(folder, before, {"point": "optimizer", "nth": 5, "act": "SIGTERM", "rank": 0})
     if set(codes) != {75}:
-        return f"ended with {codes}: {(folder / 'rank-0.err').read_text()[-300:]}"
+        return Outcome(f"ended with {codes}: {_last_words(folder)}")
     return finished(folder, after, like, exact=False, most_lost=0)
 
 
-def disk(bench: Bench, folder: Path, case: str) -> str:
+def disk(bench: Bench, folder: Path, case: str) -> Outcome:
     """A disk that is full, read-only or lies; then a resume."""
     like = straight(bench, "plain")
     bench.recipe(folder)
@@ -214,7 +216,9 @@ def disk(bench: Bench, folder: Path, case: str) -> str:
     return _on_small_disk(bench, folder, place, case, size, like)
 
 
-def _on_small_disk(bench: Bench, folder: Path, place: Path, case: str, kilobytes: int, like: Path) -> str:
+def _on_small_disk(
+    bench: Bench, folder: Path, place: Path, case: str, kilobytes: int, like: Path
+) -> Outcome:
     process = bench.start(folder, "run", "recipe.yaml", "--offline", "--dry-run")
     process.communicate()
     mounted = folder / "disk"
@@ -224,12 +228,12 @@ def _on_small_disk(bench: Bench, folder: Path, place: Path, case: str, kilobytes
         code = _run_on(bench, folder, mounted, case)
         if case == "full, and training goes on":
             if code:
-                return f"ended with {code}"
+                return Outcome(f"ended with {code}")
         elif code == 0:
-            return "the fault did not show"
+            return Outcome("the fault did not show")
     finally:
         subprocess.run(["umount", "-l", str(mounted)], check=True)
-    return "" if case == "full, and training goes on" else goes_on(bench, folder, like)
+    return Outcome() if case == "full, and training goes on" else goes_on(bench, folder, like)
 
 
 def _run_on(bench: Bench, folder: Path, mounted: Path, case: str) -> int:

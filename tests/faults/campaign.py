@@ -83,7 +83,7 @@ def everything() -> dict[str, list[Trial]]:
         "hang": _trials("hang", hangs, trials.hang),
         "disk": _trials("disk", [*trials.HURT, *trials.SMALL], trials.disk),
         "exact": _trials(
-            "exact", list(itertools.product((1, 2), (1, 3), two, two, (1, 2), two)), trials.exact
+            "exact", list(itertools.product((1, 2), (1, 3), (0, 2), two, (1, 2), two)), trials.exact
         ),
         "world": _trials("world", moves, trials.move),
     }
@@ -146,7 +146,7 @@ def table(done: Sequence[Line]) -> str:
 
 def warm_up() -> None:
     """Imports what the processes of trials need, before they are forked."""
-    import tests.unit.test_engine_loop
+    import tests.faults.rows
     import tlscale.data.packing
     import tlscale.engine.backends.fsdp2
     import tlscale.engine.backends.replicated

@@ -136,10 +136,11 @@ def left_over(folder: Path) -> list[int]:
     """Processes that still work on a run."""
     notes = folder / "notes"
     started = [line.split() for line in notes.read_text().splitlines()] if notes.is_file() else []
-    return [int(pid) for _, pid in started if _alive(int(pid))]
+    return [int(pid) for _, pid in started if alive(int(pid))]
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

@@ -88,8 +88,11 @@ def lost(folder: Path) -> int:
 def kill(bench: Bench, folder: Path, seed: int) -> Outcome:
     """SIGKILL at a seeded operation on a checkpoint, or at a seeded moment; then a resume."""
     chance = random.Random(f"kill {seed}")
-    setting = Setting(world=1 + (seed % 10 == 0), beside=chance.random() < 0.3)
-    like = alike(bench, setting)
+    setting = Setting(
+        world=1 + (seed % 10 == 0), beside=chance.random() < 0.3, stream=seed % 3 == 0,
+        workers=2 * (seed % 2),
+    )  # fmt: skip
+    like = alike(bench, replace(setting, workers=0))
     if chance.random() < 0.7:
         nth = chance.randint(1, 110)
         codes = ranks(folder, setting, {"point": "save", "nth": nth, "act": "SIGKILL", "rank": 0})
@@ -177,11 +180,15 @@ def hang(bench: Bench, folder: Path, case: tuple[str, str, int, int]) -> Outcome
     return Outcome(wrong, named=failed.stat().st_mtime - silent, ended=over - silent)
 
 
-def exact(bench: Bench, folder: Path, case: tuple[int, int, bool, bool, int, bool]) -> Outcome:
-    """A kill in one epoch or the other, and a resume with the same number of processes: equal bits."""
-    world, accumulation, packing, grouped, epoch, beside = case
-    setting = Setting(world, accumulation, packing, grouped, beside)
-    like = alike(bench, setting)
+def exact(bench: Bench, folder: Path, case: tuple[int, int, int, bool, int, bool]) -> Outcome:
+    """A kill in one epoch or the other, and a resume with the same number of processes: equal bits.
+
+    They are those of a run without helpers. With accumulation, rows are grouped by length too.
+    """
+    world, accumulation, workers, packing, epoch, stream = case
+    grouped = accumulation > 1
+    setting = Setting(world, accumulation, packing, grouped, stream=stream, workers=workers)
+    like = alike(bench, replace(setting, workers=0))
     steps = len(like.losses)
     at = 1 + (steps // 4 if epoch == 1 else 3 * steps // 4)
     codes = ranks(folder, setting, {"point": "optimizer", "nth": at, "act": "SIGKILL", "rank": world - 1})

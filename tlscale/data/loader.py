@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 # Far more than a step, so that lengths are alike; far less than an epoch, so that batches still vary.
 STEPS_SORTED_TOGETHER = 50
+
+Lengths = Sequence[int] | Mapping[int, int]
+"""Tokens by index of example."""
 
 
 def batches(
@@ -47,9 +50,59 @@ def batches(
     return [_shared_out(rows, sizes, accumulation, world)[rank] for rows in steps]
 
 
-def _shared_out(
-    rows: list[int], sizes: Sequence[int], accumulation: int, world: int
-) -> list[list[list[int]]]:
+def streamed(
+    blocks: Iterable[tuple[int, Sequence[int]]],
+    *,
+    micro: int,
+    accumulation: int,
+    world: int,
+    rank: int,
+    seed: int,
+    epoch: int,
+    grouped: bool = False,
+) -> Iterator[list[list[int]]]:
+    """As `batches`, of examples that come in blocks, each shuffled by itself.
+
+    `blocks` has for each the index of its first example and the lengths of all. Steps run on from one
+    block to the next; the last of the epoch may be short. In the first block of all, the step with the
+    longest example comes first.
+    """
+    total = micro * accumulation * world
+    sizes: dict[int, int] = {}
+    waiting: list[int] = []
+    for first, lengths in blocks:
+        generator = random.Random(f"block {first} of epoch {epoch} of seed {seed}")
+        order = list(range(len(lengths)))
+        generator.shuffle(order)
+        if grouped:
+            order = _grouped(order, lengths, total, generator)
+        sizes |= {first + at: length for at, length in enumerate(lengths)}
+        waiting += [first + at for at in order]
+        steps = [waiting[at : at + total] for at in range(0, len(waiting) - total + 1, total)]
+        waiting = waiting[len(steps) * total :]
+        yield from _in_turn(steps, sizes, accumulation, world, rank, longest_first=not first and not epoch)
+        sizes = {at: sizes[at] for at in waiting}
+    if waiting:
+        yield from _in_turn([waiting], sizes, accumulation, world, rank, longest_first=False)
+
+
+def _in_turn(
+    steps: list[list[int]],
+    sizes: Mapping[int, int],
+    accumulation: int,
+    world: int,
+    rank: int,
+    *,
+    longest_first: bool,
+) -> Iterator[list[list[int]]]:
+    steps = [sorted(rows, key=lambda index: -sizes[index]) for rows in steps]
+    if longest_first and steps:
+        steps = _longest_first(steps, sizes)
+    for rows in steps:
+        yield _shared_out(rows, sizes, accumulation, world)[rank]
+
+
+def _shared_out(rows: list[int], sizes: Lengths, accumulation: int, world: int) -> list[list[list[int]]]:
     """A step's rows, longest first, as micro-batches for each rank, none of them empty on all.
 
     The rows are cut into runs that pass together. Of every `world` rows of a run, the longest goes to the
@@ -73,7 +126,7 @@ def _shared_out(
     return shares
 
 
-def _longest_first(steps: list[list[int]], lengths: Sequence[int]) -> list[list[int]]:
+def _longest_first(steps: list[list[int]], lengths: Lengths) -> list[list[int]]:
     """`steps` with the one that holds the longest example exchanged with the first, if both are full."""
 
     def size(at: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import overload
 
-from tlscale.data.types import Example
+from tlscale.data.types import Example, lengths
 
 
 def rows_of(lengths: Sequence[int], size: int) -> list[list[int]]:
@@ -47,10 +47,15 @@ class Packed(Sequence[Example]):
 
     def __init__(self, examples: Sequence[Example], size: int) -> None:
         self._examples = examples
-        self._rows = rows_of([len(example.tokens or ()) for example in examples], size)
+        self._lengths = lengths(examples)
+        self._rows = rows_of(self._lengths, size)
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def lengths(self) -> list[int]:
+        """The tokens of each row."""
+        return [sum(self._lengths[at] for at in row) for row in self._rows]
 
     @overload
     def __getitem__(self, index: int) -> Example: ...

@@ -64,6 +64,14 @@ class Stored(Sequence[Example]):
     def __len__(self) -> int:
         return self._size
 
+    def lengths(self) -> list[int]:
+        """The tokens of each example, both texts of a pair together."""
+        found = np.zeros(self._size, dtype=np.int64)
+        for name in ("tokens", "pair"):
+            if f"{name}.ends" in self._files:
+                found += np.diff(self._numbers(f"{name}.ends"), prepend=0) // np.dtype(LISTS[name]).itemsize
+        return [int(length) for length in found]
+
     @overload
     def __getitem__(self, index: int) -> Example: ...
     @overload

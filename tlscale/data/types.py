@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -30,6 +32,20 @@ class Example:
     pair: list[int] | None = None
     features: torch.Tensor | None = None
     segments: tuple[int, ...] | None = None
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """Examples that know their lengths without being read."""
+
+    def lengths(self) -> list[int]: ...
+
+
+def lengths(examples: Sequence[Example]) -> list[int]:
+    """The tokens of each example, both texts of a pair together; 0 where there are none."""
+    if isinstance(examples, Measured):
+        return examples.lengths()
+    return [len(example.tokens or ()) + len(example.pair or ()) for example in examples]
 
 
 @dataclass(frozen=True)

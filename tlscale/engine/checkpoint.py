@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from tlscale.engine import store
 from tlscale.engine.backend import Session
+from tlscale.engine.objectives import Learned
 from tlscale.engine.runtime import Runtime
 from tlscale.engine.store import Found
 
@@ -44,6 +45,15 @@ class Progress:
     tokens: int = 0
     validated: int = 0
     skipped: int = 0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is saved and restored, besides the random state: `learned` is what terms learn themselves."""
+
+    session: Session
+    schedule: LRScheduler
+    learned: Mapping[str, Learned] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,18 +88,17 @@ def restore_random(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
-def snapshot(
-    session: Session, schedule: LRScheduler, progress: Progress, runtime: Runtime
-) -> Snapshot | None:
+def snapshot(of: Subject, progress: Progress, runtime: Runtime) -> Snapshot | None:
     """The state of training with the random state of every process, on the leading process. Collective."""
-    tensors, optimizer = session.tensors(), session.optimizer_state()
+    tensors, optimizer = of.session.tensors(), of.session.optimizer_state()
     generators = runtime.collect([random_state()])
     if not runtime.leads:
         return None
     state = {
         "optimizer": _copied(optimizer),
-        "schedule": schedule.state_dict(),
-        "scaler": _copied(session.scaler_state()),
+        "schedule": of.schedule.state_dict(),
+        "scaler": _copied(of.session.scaler_state()),
+        "learned": {name: _copied(one.state_dict()) for name, one in of.learned.items()},
         "random": generators,
         "progress": asdict(progress),
     }
@@ -123,18 +132,19 @@ def newest(folder: Path, key: str) -> Found:
     return store.newest(folder, STEPS, key)
 
 
-def load(
-    checkpoint: Path, session: Session, schedule: LRScheduler, runtime: Runtime
-) -> tuple[Progress, int]:
-    """Puts `session`, `schedule` and this process's random generators into the saved state.
+def load(checkpoint: Path, into: Subject, runtime: Runtime) -> tuple[Progress, int]:
+    """Puts `into` and this process's random generators into the saved state.
 
     Where the checkpoint is of another number of processes, which comes second, the generators stay as
     a fresh start seeded them.
     """
+    session, schedule = into.session, into.schedule
     session.load_tensors(load_file(checkpoint / WEIGHTS))
     state = torch.load(checkpoint / STATE, weights_only=True)
     session.load_optimizer_state(state["optimizer"])
     schedule.load_state_dict(state["schedule"])
+    for name, one in into.learned.items():
+        one.load_state_dict(state["learned"][name])
     for group, rate in zip(session.optimizer.param_groups, schedule.get_last_lr(), strict=True):
         group["lr"] = rate
     session.load_scaler_state(state["scaler"])

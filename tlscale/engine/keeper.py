@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch.optim.lr_scheduler import LRScheduler
-
 from tlscale.engine import checkpoint, store
 from tlscale.engine.backend import Session
-from tlscale.engine.checkpoint import Progress
+from tlscale.engine.checkpoint import Progress, Subject
 from tlscale.engine.runtime import Runtime
 from tlscale.errors import WriteError
 from tlscale.planning.types import Safety
@@ -87,10 +85,10 @@ class Keeper:
         self._ledger: Ledger | None = None
         self._saved = 0
 
-    def restore(self, session: Session, schedule: LRScheduler, examples: int, total: int) -> Progress:
+    def restore(self, into: Subject, examples: int | None, total: int) -> Progress:
         """Puts training into the newest whole checkpoint, or leaves it at its start.
 
-        `examples` and `total`, rows a step, are noted in the ledger of this attempt.
+        `examples`, `None` of a stream, and `total`, rows a step, are noted in the ledger of this attempt.
         """
         place, runtime = self._place, self._runtime
         # one process looks, since what others see of a shared disk may be older
@@ -111,7 +109,7 @@ class Keeper:
             self._told.warn(f"a checkpoint of stage {place.stage} is passed over: {reason}")
         progress, world = Progress(), runtime.world
         if name is not None:
-            progress, world = checkpoint.load(place.checkpoints / name, session, schedule, runtime)
+            progress, world = checkpoint.load(place.checkpoints / name, into, runtime)
         self._saved = progress.step
         self._ledger = Ledger(
             place.ledger,
@@ -139,9 +137,7 @@ class Keeper:
         if self._ledger is not None:
             self._ledger.add(record)
 
-    def save(
-        self, session: Session, schedule: LRScheduler, progress: Progress, *, last: bool = False
-    ) -> None:
+    def save(self, what: Subject, progress: Progress, *, last: bool = False) -> None:
         """Saves training as it stands; with `last`, it is on disk when this returns.
 
         Raises:
@@ -153,7 +149,7 @@ class Keeper:
                 self._ledger.sync()
             except WriteError as error:
                 wrong = wrong or str(error)
-        made = checkpoint.snapshot(session, schedule, progress, self._runtime)
+        made = checkpoint.snapshot(what, progress, self._runtime)
         if made is not None:
             self._background.do(lambda: self._write(made))
         if last or not self._safety.async_save:
@@ -165,10 +161,10 @@ class Keeper:
         self._place.guard()
         checkpoint.write(self._place.checkpoints, made, self._place.key, self._safety.keep_checkpoints)
 
-    def save_once(self, session: Session, schedule: LRScheduler, progress: Progress) -> None:
+    def save_once(self, what: Subject, progress: Progress) -> None:
         """Saves for the last time, unless it is saved already."""
         if self._agreed(self._background.done(), False) or self._saved != progress.step:
-            self.save(session, schedule, progress, last=True)
+            self.save(what, progress, last=True)
 
     def best(self, session: Session, progress: Progress) -> None:
         """Keeps the present weights as the best.

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NoReturn, Protocol
 
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from tlscale.data.arriving import Examples
 from tlscale.data.examples import Example
-from tlscale.data.loader import batches
 from tlscale.engine.backend import Session, begin
-from tlscale.engine.checkpoint import Progress
+from tlscale.engine.checkpoint import Progress, Subject
+from tlscale.engine.feed import count_steps, known, micro_batches
 from tlscale.engine.keeper import Keeper, Place, Told
 from tlscale.engine.mishap import mishap
-from tlscale.engine.objectives import Setting, Terms, make_terms
+from tlscale.engine.objectives import Setting, Terms, learned_by, make_terms
 from tlscale.engine.optim import make_optimizer, make_schedule
 from tlscale.engine.runtime import Runtime
 from tlscale.engine.signals import Stops, ignore
 from tlscale.engine.step import Beside, Collate, Stepped, mean_objective, optimize, set_modes, tokens_in
 from tlscale.engine.streams import stream_micros
-from tlscale.errors import Stopped, TlscaleError
+from tlscale.errors import Stopped
 from tlscale.models import adapt
-from tlscale.planning.types import Batch, PlannedStage, Stage
+from tlscale.planning.types import PlannedStage, Stage
 from tlscale.runs.ledger import Record
 from tlscale.runs.pulse import Pulse
 
@@ -42,7 +43,7 @@ class Training:
     """All that one stage trains on and with; the loop's only argument besides the module."""
 
     planned: PlannedStage
-    examples: Sequence[Example]
+    examples: Examples
     validation: Sequence[Example]
     scales: Mapping[str, float]
     collate: Collate
@@ -68,41 +69,6 @@ class Trained:
     session: Session
 
 
-def count_steps(stage: Stage, batch: Batch, examples: int) -> int:
-    """Optimizer steps of a stage."""
-    if stage.budget.max_steps is not None:
-        return stage.budget.max_steps
-    return max(1, math.ceil(stage.budget.epochs * math.ceil(examples / batch.total)))
-
-
-def micro_batches(training: Training, steps: int, done: int) -> Iterator[tuple[int, list[list[int]]]]:
-    """The epoch and this rank's micro-batches, as indices of examples, for every step still to do.
-
-    The last micro-batches of an epoch may be empty.
-    """
-    batch, runtime, examples = training.planned.batch, training.runtime, training.examples
-    sizes = [len(example.tokens or ()) + len(example.pair or ()) for example in examples]
-    lengths = sizes if any(sizes) else None
-    epoch, step = 0, 0
-    while step < steps:
-        made = batches(
-            len(examples),
-            micro=batch.micro,
-            accumulation=batch.accumulation,
-            world=runtime.world,
-            rank=runtime.rank,
-            seed=training.seed,
-            epoch=epoch,
-            lengths=lengths,
-            grouped=training.planned.stage.group_by_length,
-        )
-        for micros in made[: steps - step]:
-            if step >= done:
-                yield epoch, micros
-            step += 1
-        epoch += 1
-
-
 @dataclass(frozen=True)
 class _Live:
     """What a stage consists of while it trains; `progress` is what changes."""
@@ -120,6 +86,11 @@ class _Live:
     def stage(self) -> Stage:
         return self.training.planned.stage
 
+    @property
+    def kept(self) -> Subject:
+        """What checkpoints are of."""
+        return Subject(self.session, self.schedule, learned_by(self.terms))
+
 
 def train(module: nn.Module, training: Training) -> Trained:
     """Trains `module` in place; goes on from the newest checkpoint of the same plan.
@@ -132,17 +103,15 @@ def train(module: nn.Module, training: Training) -> Trained:
         TlscaleError: there is nothing to train on, or the loss is no longer a finite number.
     """
     stage, runtime = training.planned.stage, training.runtime
-    if not training.examples:
-        raise TlscaleError(f"stage {stage.name}: no training examples are left after preparation")
-    steps = count_steps(stage, training.planned.batch, len(training.examples))
+    steps = count_steps(stage, training.planned.batch, training.examples)
     terms = _terms(module, training)
     session = _begun(module, training)
     schedule = make_schedule(session.optimizer, stage.schedule, steps)
     keeper = Keeper(training.place, stage.safety, runtime, training.watcher)
     try:
-        progress = keeper.restore(session, schedule, len(training.examples), training.planned.batch.total)
-        live = _Live(training, module, session, schedule, keeper, terms, progress, steps)
-        return _trained(live)
+        live = _Live(training, module, session, schedule, keeper, terms, Progress(), steps)
+        rows = training.planned.batch.total
+        return _trained(replace(live, progress=keeper.restore(live.kept, known(training.examples), rows)))
     except BaseException:
         session.close()
         raise
@@ -155,7 +124,11 @@ def _trained(live: _Live) -> Trained:
     started, tokens_before, loss = time.perf_counter(), progress.tokens, math.nan
     set_modes(live.session.module)
     ended = _validated(live) or _out_of_patience(live)
-    for epoch, micros in micro_batches(training, live.steps, progress.step) if not ended else ():
+    todo = micro_batches(
+        training.examples, training.planned, training.runtime, seed=training.seed, steps=live.steps,
+        done=progress.step,
+    )  # fmt: skip
+    for epoch, micros in () if ended else todo:
         training.pulse.at(f"step {progress.step + 1} of stage {live.stage.name}", guarded=True)
         stepped, rate = _step(live, epoch, micros)
         loss = stepped.loss
@@ -173,7 +146,7 @@ def _trained(live: _Live) -> Trained:
         ended = _validated(live)
         if _due(live.stage.budget.save_steps, progress.step):
             training.pulse.at(f"save after step {progress.step}")
-            keeper.save(live.session, live.schedule, progress)
+            keeper.save(live.kept, progress)
         if ended:
             break
     training.pulse.at("end of training")
@@ -249,7 +222,7 @@ def _leave(live: _Live) -> NoReturn:
     """Saves and ends: some process was asked to stop, and now all of them know."""
     training, progress = live.training, live.progress
     training.pulse.at(f"last save, after step {progress.step}")
-    live.keeper.save_once(live.session, live.schedule, progress)
+    live.keeper.save_once(live.kept, progress)
     reasons = [reason for reason in training.runtime.collect([training.stops.reason()]) if reason]
     ignore()
     raise Stopped(reasons[0], stage=live.stage.name, step=progress.step, steps=live.steps)

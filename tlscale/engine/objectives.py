@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -24,19 +24,29 @@ from tlscale.planning.types import PlannedStage
 PAIR_SCALE = 20.0
 
 
+class Learned(Protocol):
+    """What has a state to save, as torch's modules and optimizers have."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
+
+
 @dataclass(frozen=True)
 class Objective:
     """`total(view)` is a scalar tensor, `count(batches)` what to divide it by.
 
     `count` gets only the streams that have rows on this process; where it is 0, the term counts for
     nothing. `needs` names the streams besides the training rows. `after()` follows the last backward
-    pass of a step, for terms that learn themselves.
+    pass of a step, for terms that learn themselves. What they learn, modules and optimizers by name, is in
+    `learned`: it is saved and restored with the rest of training, and is the same on every process.
     """
 
     total: Callable[[View], Tensor]
     count: Callable[[Batches], float]
     needs: tuple[str, ...] = ()
     after: Callable[[], None] = lambda: None
+    learned: Mapping[str, Learned] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,6 +86,11 @@ def make_terms(setting: Setting) -> Terms:
                 raise PlanError(f"train.objective.{term.name}: needs rows; give data.{stream}")
         made.append((term.weight, objective))
     return made
+
+
+def learned_by(terms: Terms) -> dict[str, Learned]:
+    """What the terms learn themselves, by the place of the term and the name that it gives."""
+    return {f"{at}.{name}": one for at, (_, term) in enumerate(terms) for name, one in term.learned.items()}
 
 
 def rows_in(batches: Batches, stream: str = TRAIN) -> float:

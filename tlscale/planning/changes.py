@@ -20,6 +20,7 @@ MAY_CHANGE = (
     "launch",
     "report",
     "train.async_save",
+    "train.dataloader_num_workers",
     "train.gradient_accumulation_steps",
     "train.hang_timeout",
     "train.keep_checkpoints",

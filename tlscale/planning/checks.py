@@ -7,7 +7,7 @@ from importlib import util
 from pathlib import Path
 
 from tlscale.errors import PlanError
-from tlscale.planning import sharding_checks
+from tlscale.planning import sharding_checks, stream_checks
 from tlscale.planning.cases import Case, Clash
 from tlscale.planning.objective_checks import objective_problems
 from tlscale.planning.rules import trainable_names
@@ -181,7 +181,7 @@ def clashes(recipe: Recipe, facts: Facts, stages: tuple[Stage, ...], world: Worl
     cases = _cases(recipe, facts, stages, world)
     return [
         f"{clash.key}: {clash.reason}; {clash.instead.format(limit=facts.architecture.max_length)}"
-        for clash in (*CLASHES, *sharding_checks.CLASHES)
+        for clash in (*CLASHES, *sharding_checks.CLASHES, *stream_checks.CLASHES)
         if any(clash.when(case) for case in cases)
     ]
 
@@ -239,9 +239,14 @@ def _notes(cases: list[Case]) -> tuple[str, ...]:
         notes.append("bfloat16 is emulated on many CPUs and then slower than float32")
     if recipe.model.quantization != "none" and world.device == "cpu":
         notes.append("quantized layers run on the CPU, but slowly; the saving is memory, not time")
-    if recipe.data.test is None and recipe.data.train is not None:
+    if recipe.data.test is None and recipe.data.train is not None and recipe.data.test_split:
         notes.append(
             f"data.test is not given: {recipe.data.test_split:.0%} of the training rows are held out for it"
+        )
+    if recipe.data.train is not None and recipe.data.train.streaming:
+        notes.append(
+            "data.train is read while training goes on: how many rows and epochs there are shows only "
+            f"then, and rows are shuffled {recipe.data.train.rows_at_once:,} at a time"
         )
     if len(cases) > 1 and any(case.pooled for case in cases[:-1]):
         notes.append(

@@ -57,6 +57,11 @@ class Train(Frozen):
     async_save: bool = Field(
         False, description="Write checkpoints in the background, from a copy in the machine's memory."
     )
+    dataloader_num_workers: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Processes that turn rows into tokens: of a stream while training goes on, of other "
+        "texts before it; 0: the training process itself.",
+    )
     on_save_failure: Literal["stop", "continue"] = Field(
         "stop", description="What a checkpoint that can't be written means; the ones before it stay whole."
     )

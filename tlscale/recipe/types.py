@@ -19,6 +19,7 @@ from tlscale.recipe.train import Train
 Task = Literal["causal-lm", "sequence-classification", "image-classification", "sentence-embedding"]
 Quantization = Literal["none", "nf4", "fp4", "int8"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+ROWS_AT_ONCE = 10_000
 Offload = Literal["none", "optimizer", "parameters"]
 
 
@@ -104,6 +105,16 @@ class Source(Frozen):
     per_class: Positive | None = Field(
         None, description="So many rows of each label, sampled by the seed: few-shot training."
     )
+    streaming: bool = Field(
+        False,
+        description="Training rows too many to read first: read in order, a part at a time, while training "
+        "goes on. path is a jsonl, parquet or txt file, or a folder of them.",
+    )
+    shuffle_buffer: Positive | None = Field(
+        None,
+        description="With streaming, how many rows are read, shuffled and kept on disk together; 10,000 "
+        "unless told.",
+    )
     license: str | None = Field(
         None, description="Licence of the rows by the Hub's name, for the card; a Hub data set has its own."
     )
@@ -116,7 +127,27 @@ class Source(Frozen):
             raise ValueError("a file is one document or several with a separator; give one of the two")
         if self.span[0] >= self.span[1]:
             raise ValueError("span must be [start, end] with start < end")
+        if self.shuffle_buffer is not None and not self.streaming:
+            raise ValueError("shuffle_buffer goes with streaming; other rows are shuffled as a whole")
+        if self.streaming:
+            self._fit_for_streaming()
         return self
+
+    @property
+    def rows_at_once(self) -> int:
+        """Of a streaming source, how many rows are read and shuffled together."""
+        return self.shuffle_buffer or ROWS_AT_ONCE
+
+    def _fit_for_streaming(self) -> None:
+        if self.path is None:
+            raise ValueError("streaming reads files; give path")
+        chosen = [name for name in ("limit", "per_class", "separator") if getattr(self, name) is not None]
+        chosen += ["span"] if self.span != (0.0, 1.0) else []
+        chosen += ["document"] if self.document == "file" else []
+        if chosen:
+            raise ValueError(
+                f"{chosen[0]} needs all rows at once, which streaming never has; leave one out"
+            )
 
 
 class Data(Frozen):

@@ -27,14 +27,17 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Attempt:
-    """What one rank's file says first. `examples` is how many the stage trains on, `total` rows a step."""
+    """What one rank's file says first.
+
+    `examples` is how many the stage trains on, `None` where that isn't known; `total` are rows a step.
+    """
 
     stage: str
     attempt: int
     rank: int
     world: int
     after: int
-    examples: int
+    examples: int | None
     total: int
     version: int = VERSION
 
@@ -161,7 +164,8 @@ class Audit:
 def audit(folder: Path, stage: str) -> Audit | None:
     """Checks that every epoch took every example exactly once; `None` without a ledger.
 
-    An epoch that training ended in may have examples left; none may have come twice.
+    An epoch that training ended in may have examples left; none may have come twice. Whether a stream was
+    at its end isn't known of its last epoch.
     """
     files = attempts(folder)
     if not files:
@@ -171,18 +175,22 @@ def audit(folder: Path, stage: str) -> Audit | None:
     if steps != list(range(1, len(steps) + 1)):
         gone = sorted(set(range(1, (steps or [0])[-1] + 1)) - set(steps))
         problems.append(f"no record of {len(gone):,} steps, the first of them {gone[0]}")
-    examples = files[-1][0].examples
     counts: dict[int, Counter[int]] = {}
     for step in steps:
         for record in valid[step]:
             counts.setdefault(record.epoch, Counter()).update(record.indices)
+    counted = files[-1][0].examples
+    examples = counted
+    if examples is None:
+        # a stream has as many as were numbered in it so far
+        examples = 1 + max((index for seen in counts.values() for index in seen), default=-1)
     last, epochs, complete = max(counts, default=0), [], 0
     for epoch in sorted(counts):
         seen = counts[epoch]
         twice = sum(1 for times in seen.values() if times > 1)
         missing = examples - len(seen)
         epochs.append((len(seen) - twice, twice, missing))
-        complete += not twice and not missing
+        complete += not twice and not missing and (counted is not None or epoch != last)
         if twice:
             problems.append(f"epoch {epoch + 1}: {twice:,} examples came more than once")
         if missing and epoch != last:

@@ -9,7 +9,7 @@ from typing import get_args
 
 from tlscale.errors import DataError, unknown
 from tlscale.recipe.types import Source
-from tlscale.sources import archives, arrays, hub, images, text_table
+from tlscale.sources import archives, arrays, hub, images, streaming, text_table
 from tlscale.sources.formats import Columns, Format, map_columns, place
 from tlscale.sources.paths import resolve
 from tlscale.sources.rows import Row, label, sort_labels
@@ -32,10 +32,14 @@ class Survey:
 def read(source: Source, *, seed: int) -> tuple[Row, ...]:
     """All rows of `source` after `span`, `per_class` and `limit`, the same for the same seed.
 
+    Of a streaming source only the first `shuffle_buffer`: a look at it.
+
     Raises:
         DataError: the source can't be found or read, a record is broken, a column is missing, or
             nothing is left; the message names the file and the line.
     """
+    if source.streaming:
+        return tuple(streaming.take(source, streaming.Position(), source.rows_at_once)[0])
     table = _open(source)
     mapped = map_columns(source, table.columns)
     rows = table.load(mapped.names)
@@ -58,6 +62,9 @@ def columns(source: Source) -> tuple[str, ...]:
     Raises:
         DataError: the source can't be found or its names can't be read.
     """
+    if source.streaming:
+        first = str(streaming.shards(source)[0])
+        return _open(source.model_copy(update={"path": first, "streaming": False})).columns
     return _open(source).columns
 
 
@@ -71,6 +78,8 @@ def survey(source: Source, *, need_labels: bool) -> Survey:
     """
     if source.hub is not None:
         return Survey(None, None, None)
+    if source.streaming:
+        return Survey(None, None, map_columns(source, columns(source)).format)
     table = _open(source)
     mapped = map_columns(source, table.columns)
     spec = mapped.by_role.get("label")

@@ -54,14 +54,14 @@ def read_tsv(text: str, where: str) -> tuple[Row, ...]:
     return tuple(found)
 
 
-def read_jsonl(text: str, where: str) -> tuple[Row, ...]:
-    """Rows of JSON Lines; blank lines are skipped.
+def read_jsonl(text: str, where: str, first: int = 1) -> tuple[Row, ...]:
+    """Rows of JSON Lines; blank lines are skipped. `first` is the number of the first line.
 
     Raises:
         DataError: a line that is broken JSON or no object.
     """
     found = []
-    for line, content in _lines(text):
+    for line, content in _lines(text, first):
         place = f"{where}:{line}"
         record, end = _parse(content, 0, where, line)
         if content[end:].strip():
@@ -148,9 +148,9 @@ def jsonl_header(text: str, where: str) -> tuple[str, ...]:
     return tuple(_object(record, f"{where}:{line}"))
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
+def _lines(text: str, first: int = 1) -> Iterator[tuple[int, str]]:
     # str.splitlines would also cut at characters such as U+2028, which may stand inside a value.
-    for line, content in enumerate(text.split("\n"), start=1):
+    for line, content in enumerate(text.split("\n"), start=first):
         if content.strip():
             yield line, content.removesuffix("\r")
 

@@ -10,40 +10,52 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tlscale import __version__
+from tlscale.data.arriving import Arriving, Joined
 from tlscale.data.examples import Example, Prepared, PrepareReport, prepare
-from tlscale.data.store import Stored, write
+from tlscale.data.store import Stored
 from tlscale.engine.runtime import Runtime
 from tlscale.errors import PlanError
 from tlscale.models.saving import saving
 from tlscale.planning.types import Plan
 from tlscale.recipe.types import Source
 from tlscale.runs.layout import MANIFEST, RunLayout
+from tlscale.runs.pulse import Pulse
 from tlscale.runs.record import write_json
 from tlscale.sources import Row, read, resolve
-from tlscale.sources.roles import GIVEN, Rows, role_rows, unlabelled_rows
+from tlscale.sources.roles import GIVEN, Role, Rows, role_rows, unlabelled_rows
+from tlscale.sources.streaming import shards
 from tlscale.worker.console import Reporter
+from tlscale.worker.parts import summed, write_parts
+from tlscale.worker.supply import Blocks, Supply
 
 Roles = dict[str, Sequence[Example]]
 ROWS_AT_ONCE = 4096
+STREAM = "stream"
 LOOK_AGAIN_SECONDS = 0.2
 
 
-def load_rows(plan: Plan) -> dict[str, tuple[Source, Rows]]:
-    """The rows of each role.
+def load_rows(plan: Plan, roles: Sequence[Role] = GIVEN) -> dict[str, tuple[Source, Rows]]:
+    """The rows of `roles`, of streams a first part.
 
     What is held out of the training rows depends on the recipe's seed alone,
     so that repeats by `seeds` are judged on the same items; few-shot sampling varies with the run's.
     """
     data, seed = plan.recipe.data, plan.recipe.seed
     found: dict[str, tuple[Source, Rows]] = {}
-    for role in GIVEN:
+    for role in roles:
         found |= role_rows(data, role, seed=seed, run_seed=plan.seed)
     return found
+
+
+def streams(plan: Plan) -> bool:
+    """Whether the training rows are read while training goes on."""
+    return plan.recipe.data.train is not None and plan.recipe.data.train.streaming
 
 
 def thinned(rows: Sequence[Row], most: int | None) -> Rows:
@@ -66,7 +78,7 @@ def load_examples(
         found: Roles = {}
         for role, source, rows in _sources(plan):
             prepared = list(_prepared(plan, processor, source, rows))
-            _say(plan, reporter, role, _summed(prepared))
+            _say(plan, reporter, role, summed([one.report for one in prepared]))
             found[role] = tuple(example for one in prepared for example in one.examples)
         return found
     stamp = _stamp(plan)
@@ -83,12 +95,36 @@ def load_examples(
         # No collective call: making examples may take longer than those wait. If the leading process
         # fails, the launcher ends this one.
         time.sleep(LOOK_AGAIN_SECONDS)
-    return {role: Stored(layout.examples / role) for role in _manifest(layout)["roles"]}
+    return {role: _stored(layout.examples / role) for role in _manifest(layout)["roles"]}
+
+
+def load_stream(
+    plan: Plan, layout: RunLayout, runtime: Runtime, processor: Any, reporter: Reporter, pulse: Pulse
+) -> Arriving | None:
+    """The training examples of a recipe that streams them, once `load_examples` has the others."""
+    source = plan.recipe.data.train
+    if source is None or not source.streaming:
+        return None
+    reporter.phase("data", f"train: read while training goes on, {source.rows_at_once:,} rows at a time")
+    supply = Supply(
+        Blocks(layout.examples / STREAM, source, partial(_prepare, plan, processor, source)),
+        leads=runtime.leads,
+        helpers=plan.recipe.train.dataloader_num_workers,
+        # all processes come to the blocks in the same order
+        arriving=lambda number: pulse.at(f"waiting for block {number + 1:,} of the training rows"),
+        seen=lambda report: reporter.said("data", role="train", part=True, **asdict(report)),
+        warn=reporter.warn,
+    )
+    return Arriving(supply.block, supply.close)
+
+
+def _stored(folder: Path) -> Joined:
+    return Joined([Stored(part) for part in sorted(folder.iterdir())])
 
 
 def _sources(plan: Plan) -> Iterator[tuple[str, Source, Rows]]:
     """Every role with its rows, read one after the other."""
-    rows = load_rows(plan)
+    rows = load_rows(plan, [role for role in GIVEN if role != "train" or not streams(plan)])
     split = plan.recipe.evaluate.split
     if split != "test":
         rows.pop("test", None)
@@ -102,7 +138,8 @@ def _sources(plan: Plan) -> Iterator[tuple[str, Source, Rows]]:
         own = planned.stage.source
         if own is not None:
             rows[planned.stage.name] = (own, read(own, seed=plan.seed))
-    if plan.stages and not all(p.stage.name in rows or "train" in rows for p in plan.stages):
+    given = streams(plan) or "train" in rows
+    if not all(given or p.stage.name in rows for p in plan.stages):
         raise PlanError("data.train: missing; every stage needs rows to train on")
     yield from ((role, source, found) for role, (source, found) in rows.items())
 
@@ -110,41 +147,36 @@ def _sources(plan: Plan) -> Iterator[tuple[str, Source, Rows]]:
 def _prepared(plan: Plan, processor: Any, source: Source, rows: Rows) -> Iterator[Prepared]:
     """The examples of `rows`, some thousand rows at a time."""
     for start in range(0, max(1, len(rows)), ROWS_AT_ONCE):
-        yield prepare(
-            rows[start : start + ROWS_AT_ONCE],
-            source,
-            task=plan.recipe.model.task,
-            processor=processor,
-            labels=plan.facts.labels,
-            max_length=plan.max_length,
-            overflow=plan.recipe.data.overflow,
-            loss_on=plan.recipe.data.loss_on,
-        )
+        yield _prepare(plan, processor, source, rows[start : start + ROWS_AT_ONCE])
 
 
-def _summed(parts: Sequence[Prepared]) -> PrepareReport:
-    names = [field.name for field in fields(PrepareReport)]
-    return PrepareReport(**{name: sum(getattr(part.report, name) for part in parts) for name in names})
+def _prepare(plan: Plan, processor: Any, source: Source, rows: Sequence[Row]) -> Prepared:
+    return prepare(
+        rows,
+        source,
+        task=plan.recipe.model.task,
+        processor=processor,
+        labels=plan.facts.labels,
+        max_length=plan.max_length,
+        overflow=plan.recipe.data.overflow,
+        loss_on=plan.recipe.data.loss_on,
+    )
 
 
 def _store(plan: Plan, layout: RunLayout, stamp: dict[str, Any], processor: Any) -> None:
     """Makes all examples and puts them into the run directory, whole or not at all."""
     reports: dict[str, Any] = {}
-    with saving(layout.examples) as partial:
+    with saving(layout.examples) as folder:
         for role, source, rows in _sources(plan):
-            accounts: list[Prepared] = []
-
-            def made(source: Source = source, rows: Rows = rows, kept: list[Prepared] = accounts) -> Any:
-                for one in _prepared(plan, processor, source, rows):
-                    kept.append(replace(one, examples=()))
-                    yield from one.examples
-
-            (partial / role).mkdir()
-            write(partial / role, made())
-            reports[role] = asdict(_summed(accounts))
-        write_json(partial / MANIFEST, {"stamp": stamp, "roles": reports})
+            made = partial(_prepared, plan, processor, source)
+            reports[role] = write_parts(
+                folder / role, rows, made, helpers=plan.recipe.train.dataloader_num_workers
+            )
+        if streams(plan):
+            (folder / STREAM).mkdir()
+        write_json(folder / MANIFEST, {"stamp": stamp, "roles": reports})
         shutil.rmtree(layout.examples, ignore_errors=True)
-        partial.rename(layout.examples)
+        folder.rename(layout.examples)
 
 
 def _manifest(layout: RunLayout) -> dict[str, Any]:
@@ -162,7 +194,10 @@ def _stamp(plan: Plan) -> dict[str, Any]:
     given = (data.train, data.validation, data.test, data.retention)
     sources = [*given, *(planned.stage.source for planned in plan.stages)]
     paths = sorted({source.path for source in sources if source is not None and source.path is not None})
-    states = {path: _state(resolve(path)) for path in paths}
+    files = {path: resolve(path) for path in paths}
+    states = {path: _state(file) for path, file in files.items()}
+    if data.train is not None and data.train.streaming:
+        states |= {str(shard): _state(shard) for shard in shards(data.train)}
     return {"plan": plan.fingerprint, "tlscale": __version__, "files": states}
 
 

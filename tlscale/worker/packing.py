@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tlscale.data.arriving import Arriving, Examples
 from tlscale.data.examples import Example
 from tlscale.data.packing import Packed
 from tlscale.errors import PlanError
@@ -20,17 +21,20 @@ TOLERANCE = 0.02  # relative: far above rounding in bfloat16, far below a text t
 
 def pack(
     module: nn.Module,
-    examples: Sequence[Example],
+    examples: Examples,
     *,
     size: int,
     collate: Callable[..., dict[str, Any]],
     device: torch.device,
-) -> Packed:
-    """`examples` in rows of at most `size` tokens.
+) -> Examples:
+    """`examples` in rows of at most `size` tokens; of a stream, those of a block together.
 
     Raises:
         PlanError: the model lets a text see the ones packed before it, so it would learn something else.
     """
+    if isinstance(examples, Arriving):
+        pack(module, examples.first(), size=size, collate=collate, device=device)
+        return examples.mapped(lambda block: Packed(block, size))
     rows = Packed(examples, size)
     if len(rows) < len(examples):
         leak = leakage(module, examples, collate=collate, device=device)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import replace
 
 from torch import nn
 
@@ -21,7 +20,7 @@ from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import exclusive, read_lines, write_json, write_text
 from tlscale.worker.advising import look
 from tlscale.worker.console import Reporter
-from tlscale.worker.examples import load_examples
+from tlscale.worker.examples import load_examples, load_stream
 from tlscale.worker.gradients import gradients
 from tlscale.worker.inspection import inspect
 from tlscale.worker.measure import Judge, base_arm, control_arms, model_arm
@@ -69,8 +68,10 @@ def train(plan: Plan, layout: RunLayout, as_json: bool, *, life: Life | None = N
             stack.enter_context(watched(plan, layout, runtime, life.pulse))
         if runtime.leads:
             life.stops.look_for(layout.stop)
-        job, judge = _start(plan, layout, runtime)
-        _train(plan, layout, replace(job, life=life), judge)
+        job, judge = _start(plan, layout, runtime, life=life)
+        if job.stream is not None:
+            stack.callback(job.stream.close)
+        _train(plan, layout, job, judge)
 
 
 def _train(plan: Plan, layout: RunLayout, job: Job, judge: Judge) -> None:
@@ -179,7 +180,12 @@ ACTIONS: dict[str, Callable[..., None]] = {
 
 
 def _start(
-    plan: Plan, layout: RunLayout, runtime: runtimes.Runtime, *, with_data: bool = True
+    plan: Plan,
+    layout: RunLayout,
+    runtime: runtimes.Runtime,
+    *,
+    with_data: bool = True,
+    life: Life | None = None,
 ) -> tuple[Job, Judge]:
     logging_steps = plan.recipe.train.logging_steps
     if plan.recipe.train.report_to:
@@ -200,7 +206,9 @@ def _start(
     reporter.said("start", fingerprint=plan.fingerprint, versions=plan.versions)
     processor = load_processor(plan.recipe.model, plan.facts)
     examples = load_examples(plan, layout, runtime, processor, reporter) if with_data else {}
-    job = Job(plan, layout, runtime, reporter, processor, examples)
+    life = life or Life()
+    stream = load_stream(plan, layout, runtime, processor, reporter, life.pulse) if with_data else None
+    job = Job(plan, layout, runtime, reporter, processor, examples, life, stream)
     return job, Judge(plan, layout, runtime, processor, examples)
 
 

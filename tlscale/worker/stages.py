@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from tlscale.data.arriving import Arriving
 from tlscale.data.collate import collate
 from tlscale.data.examples import Example
 from tlscale.engine.backend import Session
+from tlscale.engine.feed import known
 from tlscale.engine.keeper import Place
 from tlscale.engine.life import Life
 from tlscale.engine.loop import Training, train
@@ -39,7 +41,7 @@ STREAMS = ("replay", "unlabelled")
 
 @dataclass(frozen=True)
 class Job:
-    """What every stage of one run shares."""
+    """What every stage of one run shares; `stream` has the training rows where they aren't read first."""
 
     plan: Plan
     layout: RunLayout
@@ -48,6 +50,7 @@ class Job:
     processor: Any
     examples: Roles
     life: Life = field(default_factory=Life)
+    stream: Arriving | None = None
 
 
 def finished(layout: RunLayout, stage: str) -> bool:
@@ -96,7 +99,7 @@ def run_stage(job: Job, planned: PlannedStage, loaded: nn.Module | None) -> nn.M
     initial = artifact.fingerprints(module)
     training = _training(job, planned, module)
     job.reporter.said(
-        "stage", name=stage.name, examples=len(training.examples), trainable=planned.trainable
+        "stage", name=stage.name, examples=known(training.examples), trainable=planned.trainable
     )
     with job.life.stops.deferred():
         _train_and_save(job, planned, module, training, model, initial)
@@ -134,7 +137,7 @@ def _train_and_save(
 
 def _training(job: Job, planned: PlannedStage, module: nn.Module) -> Training:
     plan, name = job.plan, planned.stage.name
-    examples = job.examples.get(name) or job.examples["train"]
+    examples = job.examples.get(name) or job.stream or job.examples["train"]
     validation = job.examples.get("validation", ())
     streams = {name: job.examples[name] for name in STREAMS if name in job.examples}
     batches = partial(
@@ -143,6 +146,7 @@ def _training(job: Job, planned: PlannedStage, module: nn.Module) -> Training:
         pad_id=getattr(job.processor, "pad_token_id", None) or 0,
     )
     if planned.stage.head.kind == "pooled" and _backbone_is_frozen(planned):
+        assert not isinstance(examples, Arriving), "streams have no classes, so no head of ours"
         size = plan.recipe.train.per_device_eval_batch_size
         job.reporter.phase(
             "features", f"computing {len(examples) + len(validation):,} rows once, by the frozen backbone"
@@ -155,7 +159,9 @@ def _training(job: Job, planned: PlannedStage, module: nn.Module) -> Training:
         }
     if plan.recipe.data.packing:
         rows = pack(module, examples, size=plan.max_length, collate=batches, device=job.runtime.device)
-        job.reporter.phase("packing", f"{len(examples):,} examples in {len(rows):,} rows")
+        before, after = known(examples), known(rows)
+        if before is not None and after is not None:
+            job.reporter.phase("packing", f"{before:,} examples in {after:,} rows")
         examples = rows
     return Training(
         planned=planned,

@@ -1,7 +1,7 @@
 """Domain adaptation against a discriminator: features from which it can't tell the domains.
 
 The discriminator learns to tell them, and the features get its gradient reversed, so that both are done in
-one pass (Ganin et al. 2016). It belongs to the term: it is no part of the model, and goes away with it.
+one pass (Ganin et al. 2016). It belongs to the term: it is no part of the model, but of checkpoints.
 """
 
 from __future__ import annotations
@@ -131,4 +131,4 @@ def _against(options: Mapping[str, Any], setting: Setting, width: int, seen: Any
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    return Objective(total, count, (OTHER,), after)
+    return Objective(total, count, (OTHER,), after, {"player": player, "optimizer": optimizer})

@@ -1,0 +1,77 @@
+"""Which examples come in which step, of rows that lie ready and of a stream."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from tlscale.data.arriving import Arriving, Examples
+from tlscale.data.loader import batches, streamed
+from tlscale.data.types import lengths
+from tlscale.engine.runtime import Runtime
+from tlscale.errors import TlscaleError
+from tlscale.planning.types import Batch, PlannedStage, Stage
+
+Step = tuple[int, list[list[int]]]
+"""The epoch, from 0, and this rank's micro-batches, as indices of examples; the last may be empty."""
+
+
+def known(examples: Examples) -> int | None:
+    """How many examples there are; `None` of a stream."""
+    return None if isinstance(examples, Arriving) else len(examples)
+
+
+def count_steps(stage: Stage, batch: Batch, examples: Examples) -> int:
+    """Optimizer steps of a stage.
+
+    Raises:
+        TlscaleError: there is nothing to train on.
+    """
+    if stage.budget.max_steps is not None and _any(examples):
+        return stage.budget.max_steps
+    there = known(examples)
+    if not there:
+        raise TlscaleError(f"stage {stage.name}: no training examples are left after preparation")
+    return max(1, math.ceil(stage.budget.epochs * math.ceil(there / batch.total)))
+
+
+def _any(examples: Examples) -> bool:
+    try:
+        return bool(examples[0])
+    except IndexError:
+        return False
+
+
+def micro_batches(
+    examples: Examples, planned: PlannedStage, runtime: Runtime, *, seed: int, steps: int, done: int
+) -> Iterator[Step]:
+    """What comes in every step from `done` to `steps`.
+
+    A pure function of its arguments: where training stands is the number of its steps. Of a stream, what
+    was done is gone through again, by the lengths of its examples alone.
+    """
+    step, epoch = 0, 0
+    while step < steps:
+        for micros in _epoch(examples, planned, runtime, seed=seed, epoch=epoch):
+            if step >= done:
+                yield epoch, micros
+            step += 1
+            if step == steps:
+                return  # before more is read
+        epoch += 1
+
+
+def _epoch(
+    examples: Examples, planned: PlannedStage, runtime: Runtime, *, seed: int, epoch: int
+) -> Iterator[list[list[int]]]:
+    batch = planned.batch
+    asked: dict[str, Any] = {
+        "micro": batch.micro, "accumulation": batch.accumulation, "world": runtime.world,
+        "rank": runtime.rank, "seed": seed, "epoch": epoch, "grouped": planned.stage.group_by_length,
+    }  # fmt: skip
+    if isinstance(examples, Arriving):
+        yield from streamed(examples.passed(seed=seed, epoch=epoch), **asked)
+        return
+    sizes = lengths(examples)
+    yield from batches(len(examples), lengths=sizes if any(sizes) else None, **asked)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from tlscale.engine import store
+from tlscale.engine import abandoned, store
 from tlscale.errors import Stopped, WriteError
 from tlscale.runs import ledger
 from tlscale.runs.hang import Seen, Shown, reason_for
@@ -140,6 +141,19 @@ def test_a_log_cut_short_goes_on(tmp_path: Path) -> None:
         file.write('{"a": 2, "text": "' + "x" * 9000)
     append_line(log, {"a": 3})
     assert [row["a"] for row in read_lines(log)] == [1, 3]
+
+
+def test_locks_of_builds_that_were_killed_are_removed(tmp_path: Path) -> None:
+    left, held, young = (tmp_path / "py311" / name / "lock" for name in ("left", "held", "young"))
+    for lock in (left, held, young):
+        lock.parent.mkdir(parents=True)
+        lock.touch()
+    for lock in (left, held):
+        os.utime(lock, (0, 0))
+    with held.open():
+        assert abandoned.free(tmp_path) == (left,)
+    assert [lock.exists() for lock in (left, held, young)] == [False, True, True]
+    assert abandoned.free(tmp_path / "nowhere") == ()
 
 
 def test_one_of_several_markers_stays(tmp_path: Path) -> None:

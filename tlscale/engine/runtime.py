@@ -19,8 +19,9 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import gather_object, set_seed
 from torch.distributed.rendezvous import rendezvous
+from torch.utils.cpp_extension import get_default_build_root
 
-from tlscale.engine import launched, meeting
+from tlscale.engine import abandoned, launched, meeting
 from tlscale.errors import PlanError, TlscaleError
 from tlscale.planning.compile import versions
 from tlscale.planning.types import Plan, World
@@ -92,6 +93,8 @@ def start(plan: Plan, trackers: Path) -> Runtime:
     if plan.world.sharding.startswith("zero"):
         # DeepSpeed compiles a part of itself with ninja, which is installed beside this Python
         os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        built = os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root()
+        abandoned.free(Path(built))
     # the plan's sharding is done here; Accelerate only brings the processes together
     for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"):
         os.environ.pop(name, None)

@@ -12,8 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
-from tests.faults.kit import ROOT, Bench, adapters_equal, alive, bench, events, last_losses, none_left
+from tests.faults.kit import (
+    ROOT,
+    Bench,
+    adapters_equal,
+    alive,
+    audited,
+    bench,
+    events,
+    last_losses,
+    none_left,
+)
 from tests.integration import tiny
 from tlscale.runs.ledger import audit
 
@@ -156,3 +167,35 @@ def test_a_step_that_went_wrong_is_repeated_row_by_row(on: Bench, tmp_path: Path
     assert {row["step"] for row in rows} == {kept.name}
     assert not all(row["finite"] for row in rows)
     assert all(row["first"] for row in rows if not row["finite"]), "the part that went wrong is named"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("before", ["zero2", "zero3"])
+def test_optimizer_states_that_were_shared_out_come_together(
+    before: str, on: Bench, tmp_path: Path
+) -> None:
+    """ZeRO on two processes is stopped, and a single process goes on with its weights and averages."""
+    straight, moved = tmp_path / "straight", tmp_path / "moved"
+    still = {"strategy": {"lora_dropout": 0.0}}
+    on.recipe(straight, **still)
+    assert on.run(straight)[0] == 0
+    on.recipe(moved, **still, hardware={"processes": 2, "sharding": before})
+    code, err = on.run(
+        moved, fault={"point": "optimizer", "nth": 5, "act": "SIGTERM", "rank": 0}, seconds=300.0
+    )
+    assert code == 75, err
+    on.recipe(moved, **still)
+    code, err = on.run(moved, "--resume-changed")
+    assert code == 0, err
+    (again,) = events(moved, "resumed")
+    assert (again["lost_steps"], again["processes_before"]) == (0, 2)
+    assert audited(moved)
+    wanted, found = last_losses(straight), last_losses(moved)
+    assert found == pytest.approx(wanted, rel=1e-5)
+    assert differing(straight, moved) <= 1e-5
+
+
+def differing(one: Path, other: Path) -> float:
+    """The largest difference of two runs' adapters."""
+    mine, theirs = (load_file(f / "run" / "adapter" / "adapter_model.safetensors") for f in (one, other))
+    return max(float((mine[name] - theirs[name]).abs().max()) for name in mine)

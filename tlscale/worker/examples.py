@@ -112,6 +112,7 @@ def load_stream(
         helpers=plan.recipe.train.dataloader_num_workers,
         # all processes come to the blocks in the same order
         arriving=lambda number: pulse.at(f"waiting for block {number + 1:,} of the training rows"),
+        # the last one tells all: what was read before is counted again by a run that goes on
         seen=lambda report: reporter.said("data", role="train", part=True, **asdict(report)),
         warn=reporter.warn,
     )

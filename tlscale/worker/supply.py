@@ -22,6 +22,7 @@ from tlscale.runs.record import claim, write_json
 from tlscale.sources import Row
 from tlscale.sources.streaming import Position, skip, take
 from tlscale.worker.crew import Crew
+from tlscale.worker.parts import summed
 
 END = "end.json"
 LOOK_AGAIN_SECONDS = 0.05
@@ -93,8 +94,8 @@ class Blocks:
 class Supply:
     """Gives blocks in order; the leading process has them made, by `helpers` ahead of it.
 
-    `arriving(number)` is called once for each block before it is waited for, `seen` with its account, and
-    `warn` when a helper died.
+    `arriving(number)` is called once for each block before it is waited for, `seen` with the account of all
+    blocks up to it, and `warn` when a helper died.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Supply:
     ) -> None:
         self._blocks, self._leads, self._next = blocks, leads, 0
         self._arriving, self._seen, self._warn = arriving, seen, warn
+        self._report = summed([])
         self._ahead = AHEAD * helpers if leads else 0
         self._crew = Crew(blocks.make, helpers if leads else 0)
 
@@ -128,7 +130,8 @@ class Supply:
             return None
         if first:
             self._next += 1
-            self._seen(PrepareReport(**about["report"]))
+            self._report = summed([self._report, PrepareReport(**about["report"])])
+            self._seen(self._report)
         return Stored(self._blocks.path(number))
 
     def _order(self, number: int) -> None:

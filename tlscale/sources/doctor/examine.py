@@ -105,7 +105,10 @@ def _within_reach(role: str, source: Source, found: list[Finding]) -> bool:
         return False
     with _noting(role, found):
         path = resolve(source.path)
-        if path.is_file() and path.stat().st_size > _LARGEST:
+        if source.streaming:
+            text = f"{where}: of a stream only the first {source.rows_at_once:,} rows are looked at"
+            found.append(Finding("note", role, where, "partly-read", text))
+        elif path.is_file() and path.stat().st_size > _LARGEST:
             text = f"{where}: {path.stat().st_size / 1e6:,.0f} MB are too much for a quick look"
             found.append(Finding("note", role, where, "not-read", text))
             return False

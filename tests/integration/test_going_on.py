@@ -99,7 +99,7 @@ def test_a_broken_row_ends_a_stream_where_it_comes(on: Bench, tmp_path: Path) ->
 
 
 def test_helpers_go_with_a_run_that_is_killed(on: Bench, tmp_path: Path) -> None:
-    """Even a helper that is at work, while the process that started it can't say goodbye."""
+    """They hear no signals, and need no goodbye."""
     recipe(on, tmp_path, dataloader_num_workers=3)
     process = on.start(
         tmp_path, "run", "recipe.yaml", "--offline", fault={"point": "forward", "nth": 2, "act": "sleep"}

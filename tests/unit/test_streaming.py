@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -15,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.faults.kit import ROOT, alive
 from tests.unit.facts import llama
 from tests.unit.test_plan_checks import CPU, recipe_of, stage_of
 from tlscale.data.arriving import Arriving, Joined
@@ -166,6 +170,32 @@ def test_a_helper_that_dies_costs_nothing_but_time(tmp_path: Path) -> None:
         os.kill(supply.helpers()[0], signal.SIGKILL)
         assert told(examples, 20)[19] == ("3.txt:1", 4)
     assert not warned or "a process that prepares rows died" in warned[0]
+
+
+BUSY = """
+import sys, time
+from tlscale.worker.crew import Crew
+crew = Crew(lambda number: time.sleep(600), 2)
+crew.ask(0)
+crew.ask(1)
+print(*crew.pids(), flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_busy_helper_ends_with_its_process() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", BUSY], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        helpers = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(helpers) == 2
+        assert all(alive(pid) for pid in helpers)
+        process.kill()
+    until = time.monotonic() + 10
+    while any(alive(pid) for pid in helpers):
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def test_ended_streams_are_known_and_begin_again(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ ALONE = len(ADAPTERS) + 2
 def test_each_backend_trains_as_one_process_does(tmp_path: Path) -> None:
     found = lines(tmp_path, short=True)
     said = "\n\n".join([table(found), *(line.error for line in found if line.error)])
+    print(said)
     assert all(line.good for line in found), said
     assert len(found) == ALONE + len(SHORT), said
 
@@ -23,6 +24,7 @@ def test_each_backend_trains_as_one_process_does(tmp_path: Path) -> None:
 def test_every_backend_trains_as_one_process_does(tmp_path: Path) -> None:
     found = lines(tmp_path)
     said = "\n\n".join([table(found), *(line.error for line in found if line.error)])
+    print(said)
     assert all(line.good for line in found), said
     # one process; each sharding with each adapter, and accumulated; pairs on three shardings
     assert len(found) == ALONE + len(SHARDINGS) * (len(ADAPTERS) + 1) + 3, said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import importlib
 import os
 import resource
@@ -91,10 +92,7 @@ def start(plan: Plan, trackers: Path) -> Runtime:
         _end_with_parent()
     _import_trackers(plan.recipe.train.report_to)
     if plan.world.sharding.startswith("zero"):
-        # DeepSpeed compiles a part of itself with ninja, which is installed beside this Python
-        os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-        built = os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root()
-        abandoned.free(Path(built))
+        _ready_to_compile()
     # the plan's sharding is done here; Accelerate only brings the processes together
     for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"):
         os.environ.pop(name, None)
@@ -164,6 +162,20 @@ def _met(asked: launched.Launched, seconds: int) -> Iterator[None]:
         store, rank=rank, world=world, machines=asked.machines, versions=versions(), seconds=seconds
     )
     yield
+
+
+def _ready_to_compile() -> None:
+    """DeepSpeed compiles a part of itself with ninja, which is installed beside this Python.
+
+    What it has compiled is kept for this installation: another one's would be compiled over, in turns.
+    """
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    own = hashlib.sha256(sys.prefix.encode()).hexdigest()[:12]
+    built = Path(
+        os.environ.get("TORCH_EXTENSIONS_DIR") or Path(get_default_build_root()) / f"tlscale-{own}"
+    )
+    os.environ["TORCH_EXTENSIONS_DIR"] = str(built)
+    abandoned.free(built)
 
 
 def _end_with_parent() -> None:

@@ -1,0 +1,31 @@
+"""Processes of one machine hold one copy of the base together, measured by the kernel's account."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.host_memory import BAR, SHARDINGS, Asked, copies, write
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("networks")
+    count, _ = write(made, Asked())
+    assert count > 400e6
+    return made
+
+
+@pytest.mark.parametrize("sharding", SHARDINGS)
+def test_two_processes_hold_one_copy_of_the_base(folder: Path, sharding: str) -> None:
+    peak, (whole, own, files) = copies(folder, Asked(), sharding)
+    print(
+        f"{sharding}: peak {peak.whole / 1e9:.2f} GB, of it the base {whole:.2f} copies "
+        f"(own {own:.2f}, of the file {files:.2f})"
+    )
+    assert max(own, files) <= BAR
+    # where nothing is shared out, only what trains is anybody's own
+    assert own <= BAR / 2 or sharding in ("zero3", "fsdp2")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tlscale.errors import ExitCode, UsageError
 from tlscale.launching.local import launch, worker_command
+from tlscale.planning.compile import read_plan
+from tlscale.runs.layout import RunLayout
 from tlscale.runs.ledger import Audit
 from tlscale.runs.ledger import audit as audit_stage
 from tlscale.runs.result import existing
@@ -18,7 +20,14 @@ def audit(arguments: argparse.Namespace) -> int:
     """Proves from a run's ledger that every epoch took every example exactly once."""
     layout = existing(Path(arguments.run_dir))
     folders = sorted(layout.ledger("").glob("*")) if layout.ledger("").is_dir() else []
-    found = [made for folder in folders if (made := audit_stage(folder, folder.name)) is not None]
+    drawn = _drawn(layout)
+    kept = [folder for folder in folders if folder.name not in drawn]
+    found = [made for folder in kept if (made := audit_stage(folder, folder.name)) is not None]
+    if drawn and not found:
+        raise UsageError(
+            f"{layout.root}: {', '.join(drawn)}: rows are drawn by train.multi_task.temperature, so an "
+            "epoch is not meant to take each of them once"
+        )
     if not found:
         raise UsageError(f"{layout.root}: no stage has taken a step, so there is no ledger to look at")
     good = not any(made.problems for made in found)
@@ -29,6 +38,12 @@ def audit(arguments: argparse.Namespace) -> int:
         for made in found:
             print(_described(made))
     return int(ExitCode.OK if good else ExitCode.NOT_VERIFIED)
+
+
+def _drawn(layout: RunLayout) -> tuple[str, ...]:
+    """Stages whose epochs draw rows instead of taking each once."""
+    stages = read_plan(layout.plan).stages
+    return tuple(p.stage.name for p in stages if p.stage.tasks and p.stage.tasks.temperature != 1.0)
 
 
 def _described(made: Audit) -> str:

@@ -45,5 +45,5 @@ def _fetched(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 def _sources(recipe: Recipe) -> Iterator[Source]:
     data = recipe.data
-    yield from (one for one in (data.train, data.validation, data.test, data.retention) if one is not None)
-    yield from (stage.data for stage in recipe.stages if stage.data is not None)
+    given = (data.train, data.validation, data.test, data.retention, *(s.data for s in recipe.stages))
+    yield from (part for one in given if one is not None for part in one.parts)

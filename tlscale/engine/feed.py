@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tlscale.data.arriving import Arriving, Examples
 from tlscale.data.loader import batches, streamed
-from tlscale.data.types import lengths
+from tlscale.data.mixing import drawn
+from tlscale.data.types import Example, lengths
 from tlscale.engine.runtime import Runtime
 from tlscale.errors import TlscaleError
-from tlscale.planning.types import Batch, PlannedStage, Stage
+from tlscale.models.taskheads import spans
+from tlscale.planning.types import Batch, PlannedStage, Stage, Tasks
 
 Step = tuple[int, list[list[int]]]
 """The epoch, from 0, and this rank's micro-batches, as indices of examples; the last may be empty."""
@@ -73,5 +76,16 @@ def _epoch(
     if isinstance(examples, Arriving):
         yield from streamed(examples.passed(seed=seed, epoch=epoch), **asked)
         return
-    sizes = lengths(examples)
-    yield from batches(len(examples), lengths=sizes if any(sizes) else None, **asked)
+    sizes, chosen = lengths(examples), _chosen(examples, planned.stage.tasks, seed=seed, epoch=epoch)
+    taken = [sizes[index] for index in chosen] if any(sizes) else None
+    for micros in batches(len(chosen), lengths=taken, **asked):
+        yield [[chosen[index] for index in micro] for micro in micros]
+
+
+def _chosen(examples: Sequence[Example], tasks: Tasks | None, *, seed: int, epoch: int) -> Sequence[int]:
+    """The examples of an epoch: each once, or drawn by the temperature of the tasks."""
+    if tasks is None or tasks.temperature == 1.0:
+        return range(len(examples))
+    ends = [end for _, end in spans(tasks.sizes)]
+    groups = [bisect_right(ends, example.label or 0) for example in examples]
+    return drawn(groups, temperature=tasks.temperature, seed=seed, epoch=epoch)

@@ -19,6 +19,7 @@ from tlscale.engine.checkpoint import Progress, Subject
 from tlscale.engine.feed import count_steps, known, micro_batches
 from tlscale.engine.keeper import Keeper, Place, Told
 from tlscale.engine.mishap import mishap
+from tlscale.engine.multitask import by_task
 from tlscale.engine.objectives import Setting, Terms, learned_by, make_terms
 from tlscale.engine.optim import make_optimizer, make_schedule
 from tlscale.engine.runtime import Runtime
@@ -71,13 +72,17 @@ class Trained:
 
 @dataclass(frozen=True)
 class _Live:
-    """What a stage consists of while it trains; `progress` is what changes."""
+    """What a stage consists of while it trains; `progress` is what changes.
+
+    `measured` begins with the task's own loss, `terms` are what is trained on.
+    """
 
     training: Training
     module: nn.Module
     session: Session
     schedule: LRScheduler
     keeper: Keeper
+    measured: Terms
     terms: Terms
     progress: Progress
     steps: int
@@ -104,12 +109,13 @@ def train(module: nn.Module, training: Training) -> Trained:
     """
     stage, runtime = training.planned.stage, training.runtime
     steps = count_steps(stage, training.planned.batch, training.examples)
-    terms = _terms(module, training)
+    setting = _setting(module, training)
+    measured, terms = by_task(make_terms(setting), setting)
     session = _begun(module, training)
     schedule = make_schedule(session.optimizer, stage.schedule, steps)
     keeper = Keeper(training.place, stage.safety, runtime, training.watcher)
     try:
-        live = _Live(training, module, session, schedule, keeper, terms, Progress(), steps)
+        live = _Live(training, module, session, schedule, keeper, measured, terms, Progress(), steps)
         rows = training.planned.batch.total
         return _trained(replace(live, progress=keeper.restore(live.kept, known(training.examples), rows)))
     except BaseException:
@@ -139,6 +145,8 @@ def _trained(live: _Live) -> Trained:
         progress.tokens += int(tokens)
         speed = (progress.tokens - tokens_before) / (time.perf_counter() - started)
         values = {"loss": loss, "learning_rate": rate, "grad_norm": stepped.norm}
+        if stepped.conflicts is not None:
+            values["conflicts"] = stepped.conflicts
         if stepped.updated:
             training.watcher.step(progress.step, live.steps, {**values, "tokens_per_second": speed})
         if asked:
@@ -157,16 +165,14 @@ def _trained(live: _Live) -> Trained:
     return Trained(progress.step, progress.tokens, seconds, loss, ended, live.session)
 
 
-def _terms(module: nn.Module, training: Training) -> Terms:
-    return make_terms(
-        Setting(
-            module,
-            training.planned,
-            training.runtime,
-            training.collate,
-            training.streams,
-            training.new_head,
-        )
+def _setting(module: nn.Module, training: Training) -> Setting:
+    return Setting(
+        module,
+        training.planned,
+        training.runtime,
+        training.collate,
+        training.streams,
+        training.new_head,
     )
 
 
@@ -204,6 +210,7 @@ def _step(live: _Live, epoch: int, micros: list[list[int]]) -> tuple[Stepped, fl
         runtime=training.runtime,
         beside=_beside(training, live.terms, progress.step, live.steps),
         passed=training.pulse.on,
+        apart=live.stage.tasks is not None and live.stage.tasks.balance == "pcgrad",
     )
     if not stepped.updated:
         mishap(
@@ -251,7 +258,7 @@ def _validated(live: _Live) -> bool:
     loss = mean_objective(
         live.session.module,
         training.validation,
-        live.terms,
+        live.measured,
         collate=training.collate,
         runtime=training.runtime,
         size=training.planned.batch.micro,

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tlscale.data.examples import Example
 from tlscale.engine.backend import Session
@@ -17,6 +17,7 @@ from tlscale.engine.gather import gathered
 from tlscale.engine.objectives import Terms
 from tlscale.engine.optim import forget_resting
 from tlscale.engine.runtime import Runtime
+from tlscale.engine.surgery import Apart, Operator, Summed
 from tlscale.engine.view import TRAIN, Batches, View
 
 Collate = Callable[[Sequence[Example]], Mapping[str, Any]]
@@ -24,11 +25,15 @@ Collate = Callable[[Sequence[Example]], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Stepped:
-    """The loss over all processes, the norm of the gradient before clipping, and whether it was used."""
+    """The loss over all processes, the norm of the gradient before clipping, and whether it was used.
+
+    `conflicts`: share of pairs of terms whose gradients point apart, where they are taken apart.
+    """
 
     loss: float
     norm: float
     updated: bool = False
+    conflicts: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,11 @@ def optimize(
     runtime: Runtime,
     beside: Beside | None = None,
     passed: Callable[[], None] = lambda: None,
+    apart: bool = False,
 ) -> Stepped:
     """One optimizer step. `passed` is called as micro-batches and reductions go by.
+
+    With `apart`, the terms' gradients are combined without what conflicts (whole weights only).
 
     A micro-batch that has no example on this process runs `filler` with weight 0, since all processes
     must make as many passes: gradients, and with some backends weights, are exchanged in each.
@@ -92,16 +100,12 @@ def optimize(
     own = [_counts(terms, batches, bool(micro)) for batches, micro in zip(made, micros, strict=True)]
     counts = [max(1.0, n) for n in runtime.totals(*(sum(parts) for parts in zip(*own, strict=True)))]
     summed = torch.zeros((), device=runtime.device)
+    operator: Operator = Apart(session) if apart else Summed(session)
     for index, (batches, micro) in enumerate(zip(made, micros, strict=True)):
-        with runtime.accelerator.autocast(), session.passing(last=index == len(made) - 1):
+        last = operator.exchanges and index == len(made) - 1
+        with runtime.accelerator.autocast(), session.passing(last=last):
             view = _view(session.module, batches, beside, runtime, idle=not micro)
-            parts = [
-                w * term.total(view) / n * (1.0 if here else 0.0)
-                for (w, term), n, here in zip(terms, counts, own[index], strict=True)
-            ]
-            loss = torch.stack(parts).sum()
-            session.backward(loss)
-        summed += loss.detach()
+            summed += operator.add(_losses(terms, view, counts, own[index]))
         passed()
     for _, term in terms:
         term.after()
@@ -109,10 +113,19 @@ def optimize(
     passed()
     if not math.isfinite(loss_value):
         return Stepped(loss_value, math.nan)
+    conflicts = operator.settle(runtime.world, beside.progress)
     forget_resting(session.optimizer)
     norm = session.step()
     # loss scaling, where there is any, overflows now and then, leaves the step out and scales less
-    return Stepped(loss_value, norm, bool(session.scaler_state()) or math.isfinite(norm))
+    return Stepped(loss_value, norm, bool(session.scaler_state()) or math.isfinite(norm), conflicts)
+
+
+def _losses(terms: Terms, view: View, counts: Sequence[float], here: Sequence[float]) -> list[Tensor]:
+    """Each term's share of the step's loss in one micro-batch; 0 where it has no rows here."""
+    return [
+        w * term.total(view) / n * (1.0 if own else 0.0)
+        for (w, term), n, own in zip(terms, counts, here, strict=True)
+    ]
 
 
 def _batches(rows: Sequence[Example], beside: Beside, index: int, collate: Collate) -> Batches:

@@ -15,6 +15,7 @@ from torch.nn import functional
 from tlscale.data.examples import Example
 from tlscale.evaluation.types import Outcome
 from tlscale.models.likelihood import scored, token_nll
+from tlscale.models.taskheads import Sizes, own_task
 
 Collate = Callable[[Sequence[Example]], Mapping[str, Any]]
 Indexed = tuple[int, Example]
@@ -43,14 +44,23 @@ def token_likelihoods(
 
 
 def class_probabilities(
-    module: nn.Module, examples: Sequence[Indexed], *, collate: Collate, size: int, labels: Sequence[str]
+    module: nn.Module,
+    examples: Sequence[Indexed],
+    *,
+    collate: Collate,
+    size: int,
+    labels: Sequence[str],
+    tasks: Sizes = (),
 ) -> list[Outcome]:
-    """The most probable class, and the negative log-likelihood of the right one."""
+    """The most probable class, and the negative log-likelihood of the right one.
+
+    Where there are several `tasks`, among the classes of the row's own.
+    """
     outcomes = []
     for group in in_batches(examples, size):
         batch = dict(collate([example for _, example in group]))
         right = batch.pop("labels")
-        logits = module(**batch).logits.float()
+        logits = own_task(module(**batch).logits.float(), right, tasks)
         outcomes += classified(group, logits.log_softmax(dim=-1), right, labels)
     return outcomes
 
@@ -96,6 +106,7 @@ def nearest_label(
     collate: Collate,
     size: int,
     labels: Sequence[str],
+    tasks: Sizes = (),
 ) -> list[Outcome]:
     """Zero-shot: the class whose name, embedded as text, is most similar to the example.
 
@@ -107,7 +118,8 @@ def nearest_label(
         batch = dict(collate([example for _, example in group]))
         right = batch.pop("labels")
         vectors = functional.normalize(encoder(**batch).embeddings.float(), dim=-1)
-        outcomes += classified(group, (vectors @ anchors.T * 20.0).log_softmax(dim=-1), right, labels)
+        scores = own_task(vectors @ anchors.T * 20.0, right, tasks)
+        outcomes += classified(group, scores.log_softmax(dim=-1), right, labels)
     return outcomes
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from tlscale.data.examples import Example
 from tlscale.evaluation import filing
@@ -17,12 +17,16 @@ Collect = Callable[[list[Outcome]], list[Outcome]]
 
 @dataclass(frozen=True)
 class Suite:
-    """Examples to be scored, and by which metrics; `name` is target or retention, `split` their role."""
+    """Examples to be scored, and by which metrics; `name` is target or retention, `split` their role.
+
+    `parts` are suites of their own, of some of the examples by their number, such as those of one task.
+    """
 
     name: str
     examples: Sequence[Example]
     metrics: tuple[str, ...]
     split: str = "test"
+    parts: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,22 @@ def evaluate(
     mine = [(at, suite.examples[at]) for at in range(start, len(suite.examples), every)]
     answers = arm.predict(mine) if arm.together else collect(arm.predict(mine))
     outcomes = sorted(answers, key=lambda outcome: outcome.item)
+    made = _filed(outcomes, suite, arm, layout, leads=rank == 0)
+    if rank == 0:
+        # how often which rows were looked at, for the report to say
+        event(
+            layout.events, "scored", suite=suite.name, arm=arm.name, split=suite.split, items=len(outcomes)
+        )
+    for name, items in suite.parts.items():
+        # numbered from 0, as the same rows are where they are scored alone
+        own = [outcomes[item].model_copy(update={"item": at}) for at, item in enumerate(items)]
+        made += _filed(own, replace(suite, name=name), arm, layout, leads=rank == 0)
+    return made
+
+
+def _filed(
+    outcomes: list[Outcome], suite: Suite, arm: Arm, layout: RunLayout, *, leads: bool
+) -> tuple[Measurement, ...]:
     made = filing.measured(
         outcomes,
         suite.metrics if arm.metrics is None else arm.metrics,
@@ -62,10 +82,6 @@ def evaluate(
         predictor=arm.predictor,
         stage=arm.stage,
     )
-    if rank == 0:
+    if leads:
         filing.file(outcomes, made, layout, suite=suite.name, arm=arm.name)
-        # how often which rows were looked at, for the report to say
-        event(
-            layout.events, "scored", suite=suite.name, arm=arm.name, split=suite.split, items=len(outcomes)
-        )
     return made

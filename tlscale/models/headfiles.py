@@ -45,6 +45,12 @@ def read_shape(folder: Path) -> Head:
     return Head(kind="pooled", hidden=shape["hidden"], normalize=shape["normalize"])
 
 
+def fits(folder: Path, labels: tuple[str, ...]) -> bool:
+    """Whether the head in `folder` is for just these `labels`; that of another task is no use."""
+    shape = json.loads((folder / SHAPE).read_text(encoding="utf-8"))
+    return bool(tuple(shape["labels"]) == labels)
+
+
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
     """The head's weights."""
     return load_file(folder / WEIGHTS)

@@ -271,7 +271,7 @@ def _wrapped(model: Model, facts: Facts, backbone: Any, head: Head | None) -> nn
         normalize=head.normalize,
     )
     folder = Path(model.model_name_or_path).expanduser()
-    if headfiles.exists(folder):
+    if headfiles.exists(folder) and headfiles.fits(folder, facts.labels):
         headfiles.load_into(made, folder)
     return made
 

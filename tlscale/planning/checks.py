@@ -7,7 +7,7 @@ from importlib import util
 from pathlib import Path
 
 from tlscale.errors import PlanError
-from tlscale.planning import sharding_checks, stream_checks
+from tlscale.planning import sharding_checks, stream_checks, task_checks
 from tlscale.planning.cases import Case, Clash
 from tlscale.planning.objective_checks import objective_problems
 from tlscale.planning.rules import trainable_names
@@ -181,7 +181,12 @@ def clashes(recipe: Recipe, facts: Facts, stages: tuple[Stage, ...], world: Worl
     cases = _cases(recipe, facts, stages, world)
     return [
         f"{clash.key}: {clash.reason}; {clash.instead.format(limit=facts.architecture.max_length)}"
-        for clash in (*CLASHES, *sharding_checks.CLASHES, *stream_checks.CLASHES)
+        for clash in (
+            *CLASHES,
+            *sharding_checks.CLASHES,
+            *stream_checks.CLASHES,
+            *task_checks.CLASHES,
+        )
         if any(clash.when(case) for case in cases)
     ]
 

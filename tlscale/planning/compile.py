@@ -32,7 +32,7 @@ from tlscale.planning.types import (
 from tlscale.recipe.load import strategy_options
 from tlscale.recipe.train import Train
 from tlscale.recipe.types import Recipe, Source
-from tlscale.sources import survey
+from tlscale.sources import place, survey
 
 CLASSIFICATION = ("sequence-classification", "image-classification")
 LONGEST_BY_DEFAULT = 1024
@@ -133,7 +133,12 @@ def _survey(recipe: Recipe) -> tuple[tuple[DataFacts, ...], tuple[str, ...]]:
         if learns and seen.labels:
             labels = seen.labels
         found.append(
-            DataFacts(role=role, where=source.path or source.hub or "", rows=seen.rows, format=seen.format)
+            DataFacts(
+                role=role,
+                where=source.path or source.hub or place(source),
+                rows=seen.rows,
+                format=seen.format,
+            )
         )
     if needs_labels and not labels:
         raise PlanError(

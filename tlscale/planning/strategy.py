@@ -8,7 +8,19 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from tlscale.planning.types import Budget, Facts, Head, ParamRule, Safety, Schedule, Stage, Term, Update
+from tlscale.planning.tasks import task_sizes
+from tlscale.planning.types import (
+    Budget,
+    Facts,
+    Head,
+    ParamRule,
+    Safety,
+    Schedule,
+    Stage,
+    Tasks,
+    Term,
+    Update,
+)
 from tlscale.recipe.base import Frozen
 from tlscale.recipe.objective import Objective
 from tlscale.recipe.train import Train
@@ -63,6 +75,20 @@ def terms(asked: Objective) -> tuple[Term, ...]:
     return tuple(found)
 
 
+def tasks(context: Context) -> Tasks | None:
+    """The tasks of data.train, where it has several."""
+    source = context.recipe.data.train
+    if source is None or source.tasks is None:
+        return None
+    asked = context.train.multi_task
+    return Tasks(
+        sizes=task_sizes(context.facts.labels),
+        temperature=asked.temperature,
+        balance=asked.balance,
+        uncertainty_rate=asked.uncertainty_rate,
+    )
+
+
 def stage(context: Context, **slots: Any) -> Stage:
     """A stage with the recipe's training settings in every slot that `slots` leaves open."""
     train = context.train
@@ -99,5 +125,6 @@ def stage(context: Context, **slots: Any) -> Stage:
             max_skipped_steps=train.max_skipped_steps,
             on_save_failure=train.on_save_failure,
         ),
+        "tasks": tasks(context),
     }
     return Stage(**{**defaults, **slots})

@@ -159,6 +159,15 @@ class Batch(Frozen):
         return self.micro * self.accumulation * self.world
 
 
+class Tasks(Frozen):
+    """Several tasks at once: their heads' classes in order, how rows are drawn, what is optimized."""
+
+    sizes: tuple[tuple[str, int], ...]
+    temperature: float
+    balance: Literal["rows", "tasks", "uncertainty", "pcgrad"]
+    uncertainty_rate: float
+
+
 class Stage(Frozen):
     """One training stage, fully decided."""
 
@@ -175,6 +184,7 @@ class Stage(Frozen):
     group_by_length: bool
     gradient_checkpointing: bool
     safety: Safety = Safety()
+    tasks: Tasks | None = None
 
 
 class MemoryItem(Frozen):

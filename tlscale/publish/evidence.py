@@ -50,10 +50,10 @@ def sources_of(plan: Plan) -> Iterator[tuple[str, Source]]:
     for role in ROLES:
         source: Source | None = getattr(plan.recipe.data, role)
         if source is not None:
-            yield role, source
+            yield from ((role, part) for part in source.parts)
     for stage in plan.recipe.stages:
         if stage.data is not None:
-            yield f"stage {stage.name}", stage.data
+            yield from ((f"stage {stage.name}", part) for part in stage.data.parts)
 
 
 def data_parts(plan: Plan, layout: RunLayout, licences: Mapping[str, str | None]) -> tuple[DataPart, ...]:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from tlscale.recipe.base import Fraction, Frozen, Positive
+from tlscale.recipe.multi_task import MultiTask
 from tlscale.recipe.objective import Objective
 
 
@@ -80,6 +81,9 @@ class Train(Frozen):
     )
     objective: Objective = Field(
         default_factory=lambda: Objective(), description="What is optimized besides the task's own loss."
+    )
+    multi_task: MultiTask = Field(
+        default_factory=lambda: MultiTask(), description="How the tasks of data.train.tasks are combined."
     )
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = Field(
         (), description="Experiment trackers that get the logged values."

@@ -21,6 +21,7 @@ Quantization = Literal["none", "nf4", "fp4", "int8"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 ROWS_AT_ONCE = 10_000
 Offload = Literal["none", "optimizer", "parameters"]
+TaskName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
 class Model(Frozen):
@@ -118,11 +119,19 @@ class Source(Frozen):
     license: str | None = Field(
         None, description="Licence of the rows by the Hub's name, for the card; a Hub data set has its own."
     )
+    tasks: dict[TaskName, Source] | None = Field(
+        None,
+        min_length=1,
+        description="In place of path and hub: several tasks by name, each with its own labelled rows and "
+        "its own head.",
+    )
 
     @model_validator(mode="after")
     def _one_place(self) -> Source:
-        if (self.path is None) == (self.hub is None):
-            raise ValueError("give exactly one of path and hub")
+        if (self.path, self.hub, self.tasks).count(None) != 2:
+            raise ValueError("give exactly one of path, hub and tasks")
+        if self.tasks is not None and not self._is_only_tasks():
+            raise ValueError("tasks stands alone; path, columns, span and limits belong to each task")
         if self.separator is not None and self.document == "file":
             raise ValueError("a file is one document or several with a separator; give one of the two")
         if self.span[0] >= self.span[1]:
@@ -148,6 +157,16 @@ class Source(Frozen):
             raise ValueError(
                 f"{chosen[0]} needs all rows at once, which streaming never has; leave one out"
             )
+
+    def _is_only_tasks(self) -> bool:
+        fields = type(self).model_fields
+        alone = all(getattr(self, n) == f.default for n, f in fields.items() if n != "tasks")
+        return alone and all(part.tasks is None and not part.streaming for part in self.parts)
+
+    @property
+    def parts(self) -> tuple[Source, ...]:
+        """The sources that this one is made of: those of its tasks, or itself."""
+        return tuple(self.tasks.values()) if self.tasks is not None else (self,)
 
 
 class Data(Frozen):

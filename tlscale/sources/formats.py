@@ -96,5 +96,7 @@ def _allowed() -> str:
 
 
 def place(source: Source) -> str:
-    """How messages name a source: its path, or its id on the Hub."""
+    """How messages name a source: its path, its id on the Hub, or the names of its tasks."""
+    if source.tasks is not None:
+        return f"tasks {', '.join(source.tasks)}"
     return source.path if source.path is not None else f"hub:{source.hub}"

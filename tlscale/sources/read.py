@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import get_args
@@ -12,11 +12,12 @@ from tlscale.recipe.types import Source
 from tlscale.sources import archives, arrays, hub, images, streaming, text_table
 from tlscale.sources.formats import Columns, Format, map_columns, place
 from tlscale.sources.paths import resolve
-from tlscale.sources.rows import Row, label, sort_labels
+from tlscale.sources.rows import Row, label, sort_labels, text
 from tlscale.sources.selection import select
 from tlscale.sources.table import Table
 
 _KINDS = {"ndjson": "jsonl", "pq": "parquet", "text": "txt"}
+MIXED = ("text", "label")
 _ALLOWED = (*get_args(text_table.TextKind), "parquet", "npz", "zip")
 
 
@@ -40,6 +41,8 @@ def read(source: Source, *, seed: int) -> tuple[Row, ...]:
     """
     if source.streaming:
         return tuple(streaming.take(source, streaming.Position(), source.rows_at_once)[0])
+    if source.tasks is not None:
+        return tuple(row for name, part in source.tasks.items() for row in _of_task(name, part, seed))
     table = _open(source)
     mapped = map_columns(source, table.columns)
     rows = table.load(mapped.names)
@@ -52,6 +55,8 @@ def records(source: Source) -> tuple[Row, ...]:
     Raises:
         DataError: the source can't be found or read.
     """
+    if source.tasks is not None:
+        return read(source, seed=0)
     table = _open(source)
     return table.load(table.columns)
 
@@ -62,6 +67,8 @@ def columns(source: Source) -> tuple[str, ...]:
     Raises:
         DataError: the source can't be found or its names can't be read.
     """
+    if source.tasks is not None:
+        return MIXED
     if source.streaming:
         first = str(streaming.shards(source)[0])
         return _open(source.model_copy(update={"path": first, "streaming": False})).columns
@@ -76,6 +83,8 @@ def survey(source: Source, *, need_labels: bool) -> Survey:
     Raises:
         DataError: as `read`.
     """
+    if source.tasks is not None:
+        return _survey_of_tasks(source.tasks)
     if source.hub is not None:
         return Survey(None, None, None)
     if source.streaming:
@@ -92,6 +101,33 @@ def survey(source: Source, *, need_labels: bool) -> Survey:
     names = sort_labels({label(row, spec) for row in rows}) if wants_labels and spec else None
     chosen = select(rows, source, mapped, seed=0, one_document=table.one_document)
     return Survey(len(chosen), names if need_labels else None, mapped.format)
+
+
+def _of_task(name: str, part: Source, seed: int) -> tuple[Row, ...]:
+    """The rows of one task with the columns text and label, each label with the task's name before it."""
+    rows = read(part, seed=seed)
+    by_role = map_columns(part, tuple(rows[0].values)).by_role if rows else {}
+    if rows and set(by_role) != set(MIXED):
+        raise DataError(f"{place(part)}: task {name} needs a column of text and one of labels")
+    return tuple(
+        Row(
+            {"text": text(row, by_role["text"]), "label": f"{name}/{label(row, by_role['label'])}"},
+            row.where,
+        )
+        for row in rows
+    )
+
+
+def _survey_of_tasks(tasks: Mapping[str, Source]) -> Survey:
+    found = {name: survey(part, need_labels=True) for name, part in tasks.items()}
+    for name, one in found.items():
+        if one.labels is None or one.rows is None:
+            raise DataError(
+                f"{place(tasks[name])}: task {name} needs labels that are known before the run; give a "
+                "file with a column of text and one of labels"
+            )
+    names = {f"{name}/{one}" for name, seen in found.items() for one in seen.labels or ()}
+    return Survey(sum(seen.rows or 0 for seen in found.values()), sort_labels(names), "classification")
 
 
 def _label_columns(mapped: Columns) -> tuple[str, ...]:

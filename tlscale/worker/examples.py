@@ -194,7 +194,8 @@ def _stamp(plan: Plan) -> dict[str, Any]:
     data = plan.recipe.data
     given = (data.train, data.validation, data.test, data.retention)
     sources = [*given, *(planned.stage.source for planned in plan.stages)]
-    paths = sorted({source.path for source in sources if source is not None and source.path is not None})
+    parts = [part for source in sources if source is not None for part in source.parts]
+    paths = sorted({part.path for part in parts if part.path is not None})
     files = {path: resolve(path) for path in paths}
     states = {path: _state(file) for path, file in files.items()}
     if data.train is not None and data.train.streaming:

@@ -19,6 +19,7 @@ from tlscale.evaluation.metrics import DEFAULTS
 from tlscale.evaluation.runner import Arm, Suite, evaluate
 from tlscale.evaluation.types import Measurement, Outcome
 from tlscale.models.load import load_base
+from tlscale.planning.tasks import SEPARATOR, task_sizes
 from tlscale.planning.types import Head, Plan
 from tlscale.recipe.types import Source
 from tlscale.runs.layout import RunLayout
@@ -54,8 +55,23 @@ class Judge:
             ("retention", "retention", asked.retention),
         ):
             if self.examples.get(role):
-                found.append(Suite(name, self.examples[role], metrics or defaults, role))
+                rows = self.examples[role]
+                parts = self._by_task(rows) if name == "target" else {}
+                found.append(Suite(name, rows, metrics or defaults, role, parts))
         return tuple(found)
+
+    @property
+    def tasks(self) -> tuple[tuple[str, int], ...]:
+        """The tasks that rows belong to, and how many classes each has; none where there is one."""
+        train = self.plan.recipe.data.train
+        return task_sizes(self.plan.facts.labels) if train is not None and train.tasks is not None else ()
+
+    def _by_task(self, rows: Sequence[Example]) -> dict[str, list[int]]:
+        """The numbers of the rows of each task."""
+        found: dict[str, list[int]] = {name: [] for name, _ in self.tasks}
+        for at in range(len(rows)) if found else ():
+            found[rows[at].reference.partition(SEPARATOR)[0]].append(at)
+        return {name: items for name, items in found.items() if items}
 
     def collate(self, examples: Sequence[Example]) -> dict[str, Any]:
         return collate(
@@ -101,10 +117,9 @@ def model_arm(
     if task == "sentence-embedding":
         retrieve = partial(predict.paired_retrieval, module, collate=judge.collate, size=judge.size)
         return Arm(name, "retrieval", stage, retrieve, together=together)
-    chosen, unlabelled = (
-        partial(answer, module, labels=labels, collate=judge.collate, size=judge.size)
-        for answer in (predict.class_probabilities, predict.label_free)
-    )
+    shared = {"labels": labels, "collate": judge.collate, "size": judge.size}
+    chosen = partial(predict.class_probabilities, module, **shared, tasks=judge.tasks)
+    unlabelled = partial(predict.label_free, module, **shared)
     return Arm(name, "classifier", stage, chosen, together=together, label_free=unlabelled)
 
 
@@ -156,6 +171,7 @@ def _zero_shot(judge: Judge, name: str) -> Arm:
         collate=judge.collate,
         size=judge.size,
         labels=plan.facts.labels,
+        tasks=judge.tasks,
     )
     return Arm(name, "zero-shot by label names", None, predictor, WITHOUT_PROBABILITIES)
 
@@ -165,9 +181,7 @@ def label_examples(judge: Judge) -> tuple[Example, ...]:
     plan = judge.plan
     template = plan.recipe.evaluate.label_template
     rows = tuple(
-        Row(
-            {"text": template.replace("{label}", label.replace("_", " ")), "label": label}, f"label {label}"
-        )
+        Row({"text": template.replace("{label}", _spoken(label, judge)), "label": label}, f"label {label}")
         for label in plan.facts.labels
     )
     source = Source(path="label-names", text="text", label="label")
@@ -181,6 +195,11 @@ def label_examples(judge: Judge) -> tuple[Example, ...]:
         overflow="cut",
         loss_on="all",
     ).examples
+
+
+def _spoken(label: str, judge: Judge) -> str:
+    """A class name as people write it, without the task that it belongs to."""
+    return (label.partition(SEPARATOR)[2] if judge.tasks else label).replace("_", " ")
 
 
 def _language(judge: Judge, module: nn.Module, mine: Sequence[tuple[int, Example]]) -> list[Outcome]:

@@ -98,6 +98,8 @@ def _noting(role: str, found: list[Finding]) -> Iterator[None]:
 
 def _within_reach(role: str, source: Source, found: list[Finding]) -> bool:
     """Whether `source` is looked at; otherwise, and of its beginning, `found` is told."""
+    if source.tasks is not None:
+        return all(_within_reach(role, part, found) for part in source.tasks.values())
     where = place(source)
     if source.path is None:
         text = f"{where}: rows on the Hub are not looked at here; --examples and the run read them"

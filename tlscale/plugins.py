@@ -18,6 +18,7 @@ from tlscale.errors import TlscaleError, UsageError, unknown
 BUILTINS: dict[str, dict[str, str]] = {
     "tlscale.strategies": {
         "auto": "tlscale.strategies.auto:STRATEGY",
+        "contrastive": "tlscale.strategies.contrastive:STRATEGY",
         "features": "tlscale.strategies.features:STRATEGY",
         "full": "tlscale.strategies.full:STRATEGY",
         "gradual_unfreezing": "tlscale.strategies.gradual_unfreezing:STRATEGY",
@@ -28,6 +29,7 @@ BUILTINS: dict[str, dict[str, str]] = {
     },
     "tlscale.objectives": {
         "cdan": "tlscale.engine.terms.adversarial:make_cdan",
+        "contrastive": "tlscale.engine.terms.contrastive:make_contrastive",
         "coral": "tlscale.engine.terms.aligning:make_coral",
         "dann": "tlscale.engine.terms.adversarial:make_dann",
         "ewc": "tlscale.engine.terms.staying:make_ewc",

@@ -46,6 +46,7 @@ CONFIGS = {
     "proofs/banking77-ladder",
     "proofs/clinc-first",
     "proofs/four-tasks",
+    "proofs/setfit-news",
     "proofs/shakespeare-pretraining",
     "proofs/ulmfit-reviews",
     "quickstart",

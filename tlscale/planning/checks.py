@@ -253,7 +253,7 @@ def _notes(cases: list[Case]) -> tuple[str, ...]:
             "data.train is read while training goes on: how many rows and epochs there are shows only "
             f"then, and rows are shuffled {recipe.data.train.rows_at_once:,} at a time"
         )
-    if len(cases) > 1 and any(case.pooled for case in cases[:-1]):
+    if any(case.pooled and not case.moves_backbone for case in cases[:-1]):
         notes.append(
             "a stage after a pooled head starts from the backbone; only its head was trained before"
         )

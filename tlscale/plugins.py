@@ -29,6 +29,7 @@ BUILTINS: dict[str, dict[str, str]] = {
     },
     "tlscale.objectives": {
         "cdan": "tlscale.engine.terms.adversarial:make_cdan",
+        "choices": "tlscale.engine.terms.choices:make_choices",
         "contrastive": "tlscale.engine.terms.contrastive:make_contrastive",
         "coral": "tlscale.engine.terms.aligning:make_coral",
         "dann": "tlscale.engine.terms.adversarial:make_dann",

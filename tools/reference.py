@@ -29,6 +29,7 @@ SECTIONS = {
     "KlToBase": "train.objective.kl_to_base",
     "RDrop": "train.objective.rdrop",
     "Replay": "train.objective.replay",
+    "Choices": "train.objective.choices",
     "Alignment": "train.objective.coral, train.objective.mmd",
     "Adversarial": "train.objective.dann, train.objective.cdan",
     "Mcc": "train.objective.mcc",

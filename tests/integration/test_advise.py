@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.integration import minilm, tiny
+from tests.integration import minilm
+from tests.integration.outside import colours, tlscale
 from tlscale.recipe.load import read
 
 ROOT = Path(__file__).parents[2]
@@ -29,23 +27,9 @@ hardware: {device: cpu}
 """
 
 
-def tlscale(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "tlscale", *arguments], cwd=folder, env=environment, check=False,
-        capture_output=True, text=True,
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("advise")
-    (made / "bert").mkdir()
-    tiny.bert(made / "bert")
-    tiny.sentences(made / "rows.jsonl", 80)
-    tiny.sentences(made / "test.jsonl", 30, seed=1)
-    (made / "r.yaml").write_text(RECIPE)
-    return made
+    return colours(tmp_path_factory.mktemp("advise"), RECIPE, rows=80, test=30)
 
 
 def test_auto_looks_chooses_and_runs_what_it_chose(folder: Path) -> None:

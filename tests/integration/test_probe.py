@@ -3,46 +3,37 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.integration import tiny
+from tests.integration.outside import colours, tlscale
 
 ROOT = Path(__file__).parents[2]
 
 
-def tlscale(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "tlscale", *arguments], cwd=folder, env=environment, check=False,
-        capture_output=True, text=True,
-    )  # fmt: skip
+RECIPE = """\
+version: 1
+name: colours
+model: {model_name_or_path: ./bert, task: sequence-classification}
+data: {train: {path: rows.jsonl, text: text, label: label}, max_length: 32}
+strategy: {kind: features}
+hardware: {device: cpu}
+"""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("probe")
-    for name in ("one", "llama"):
-        (made / name).mkdir()
-    tiny.bert(made / "one")
+    made = colours(tmp_path_factory.mktemp("probe"), RECIPE, rows=120)
+    (made / "llama").mkdir()
     tiny.llama(made / "llama")
-    tiny.sentences(made / "rows.jsonl", 120)
-    (made / "r.yaml").write_text(
-        "version: 1\nname: colours\n"
-        "model: {model_name_or_path: ./one, task: sequence-classification}\n"
-        "data: {train: {path: rows.jsonl, text: text, label: label}, max_length: 32}\n"
-        "strategy: {kind: features}\nhardware: {device: cpu}\n"
-    )
     return made
 
 
 def test_ranks_layers_of_several_bases(folder: Path) -> None:
     done = tlscale(
-        folder, "probe", "r.yaml", "--models", "./one,./llama", "--layers", "--poolings", "mean,cls"
+        folder, "probe", "r.yaml", "--models", "./bert,./llama", "--layers", "--poolings", "mean,cls"
     )
     assert done.returncode == 0, done.stderr
     told = json.loads((folder / "runs/colours-probe/probe.json").read_text())

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration import tiny
+from tests.integration.outside import colours
 from tests.integration.warm import Warm
 from tlscale.recipe.load import read
 from tlscale.report.sweeps import SweepResult
@@ -43,14 +43,7 @@ sweep:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("sweep")
-    (made / "bert").mkdir()
-    tiny.bert(made / "bert")
-    tiny.sentences(made / "rows.jsonl", 64)
-    tiny.sentences(made / "validation.jsonl", 32, seed=1)
-    tiny.sentences(made / "test.jsonl", 32, seed=2)
-    (made / "r.yaml").write_text(RECIPE)
-    return made
+    return colours(tmp_path_factory.mktemp("sweep"), RECIPE, rows=64, validation=32, test=32)
 
 
 @pytest.fixture(scope="module")

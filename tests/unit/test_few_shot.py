@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tests.unit.test_engine_loop import Heard, training
+from tests.unit.test_engine_loop import Heard, llama, training
 from tlscale.data.collate import collate
 from tlscale.data.examples import Example
 from tlscale.engine.loop import train
 from tlscale.engine.objectives import Setting, make_terms
+from tlscale.engine.terms.choices import closed_set, make_choices
 from tlscale.engine.terms.contrastive import pair_loss
 from tlscale.engine.view import View
 from tlscale.errors import PlanError
@@ -111,3 +113,76 @@ def test_a_term_beside_the_task_and_what_it_refuses(tmp_path: Path) -> None:
     split = planned.model_copy(update={"batch": planned.batch.model_copy(update={"accumulation": 2})})
     with pytest.raises(PlanError, match="accumulation would lose some"):
         train(module, replace(given, planned=split))
+
+
+ANSWERS = ((7, 8, 2), (9, 2), (10, 11, 12, 2))
+
+
+def questions(count: int) -> tuple[Example, ...]:
+    """Prompts of different lengths, each with one of the answers."""
+    made = []
+    for i in range(count):
+        prompt = [1, *(13 + (i * k) % 17 for k in range(1, 3 + i % 3))]
+        answer = ANSWERS[i % 3]
+        tokens, loss = [*prompt, *answer], [False] * len(prompt) + [True] * len(answer)
+        made.append(Example(where=f"q:{i}", tokens=tokens, loss=loss, prompt_tokens=len(prompt)))
+    return tuple(made)
+
+
+def test_choices_are_the_formulas_of_t_few(tmp_path: Path) -> None:
+    made = training(tmp_path)
+    rows, module = questions(5), llama().eval()
+    setting = Setting(module, made.planned, made.runtime, made.collate, examples=rows)
+    for shares in ((1.0, 0.0), (0.0, 1.0), (0.7, 0.2)):
+        options = {"length_normalised": shares[0], "unlikelihood": shares[1], "most": 16}
+        objective = make_choices(options, setting)
+        batches = {"train": made.collate(rows)}
+        value = float((objective.total(View(module, batches)) / objective.count(batches)).detach())
+        assert value == pytest.approx(by_hand(module, rows, *shares), rel=1e-4)
+    halves = [{"train": made.collate(part)} for part in (rows[:2], rows[2:])]
+    parts = sum(float(objective.total(View(module, half)).detach()) for half in halves)
+    assert parts / 5 == pytest.approx(value, rel=1e-5)
+
+
+@torch.no_grad()
+def by_hand(module: nn.Module, rows: tuple[Example, ...], normalised: float, unlikely: float) -> float:
+    """Both losses, one prompt and one answer at a time."""
+    total = 0.0
+    for i, row in enumerate(rows):
+        scores, wrong = [], []
+        for k, answer in enumerate(ANSWERS):
+            tokens = [*list(row.tokens or ())[: row.prompt_tokens], *answer]
+            chances = module(input_ids=torch.tensor([tokens])).logits[0].log_softmax(-1)
+            each = [float(chances[row.prompt_tokens - 1 + t, token]) for t, token in enumerate(answer)]
+            scores.append(sum(each) / len(each))
+            wrong += each if k != i % 3 else []
+        total += normalised * -float(torch.tensor(scores).log_softmax(0)[i % 3])
+        total += unlikely * -sum(math.log(1 - math.exp(one) + 0.01) for one in wrong) / len(wrong)
+    return total / len(rows)
+
+
+def test_choices_teach_and_a_tiny_weight_changes_no_bit(tmp_path: Path) -> None:
+    def taught(name: str, *terms: Term) -> tuple[nn.Module, list[float]]:
+        made = training(tmp_path / name, epochs=6.0)
+        stage = made.planned.stage.model_copy(update={"objective": terms})
+        planned = made.planned.model_copy(update={"stage": stage})
+        heard, module = Heard(), llama(dropout=0.1)
+        torch.manual_seed(4)
+        train(module, replace(made, planned=planned, examples=questions(24), watcher=heard))
+        return module, heard.losses
+
+    options = {"length_normalised": 1.0, "unlikelihood": 1.0, "most": 16}
+    plain, losses = taught("a", Term())
+    same, more = taught("b", Term(), Term(name="choices", weight=1e-30, options=options))
+    assert more == losses
+    for mine, theirs in zip(plain.parameters(), same.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    _, alone = taught("c", Term(name="choices", options=options))
+    assert alone[-1] < 0.9 * alone[0]
+
+
+def test_open_answers_are_no_choices() -> None:
+    with pytest.raises(PlanError, match="from 2 to 2"):
+        closed_set(questions(6), 2)
+    with pytest.raises(PlanError, match="1 different completions"):
+        closed_set(questions(1), 16)

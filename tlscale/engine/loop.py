@@ -173,6 +173,7 @@ def _setting(module: nn.Module, training: Training) -> Setting:
         training.collate,
         training.streams,
         training.new_head,
+        training.examples,
     )
 
 

@@ -53,7 +53,8 @@ class Objective:
 class Setting:
     """What a term may look at before the first step, with the weights as the stage begins.
 
-    `module` is the model with its adapter, before any wrapping; `new_head` whether its head starts random.
+    `module` is the model with its adapter, before any wrapping; `new_head` whether its head starts random;
+    `examples` are the stage's training rows.
     """
 
     module: nn.Module
@@ -62,6 +63,7 @@ class Setting:
     collate: Callable[[Sequence[Example]], Batch]
     streams: Mapping[str, Sequence[Example]] = field(default_factory=dict)
     new_head: bool = False
+    examples: Sequence[Example] = ()
 
 
 Maker = Callable[[Mapping[str, Any], Setting], Objective]

@@ -51,6 +51,7 @@ def objective_problems(
             )
         if name in STAYING and recipe.model.init == "scratch":
             found.append(f"{key}: keeps weights where they began, and these begin random; leave it out")
+        found += _choices(name, key, recipe)
         found += _adversarial(name, key, stage, world)
         whole = name in STAYING or (name == "kl_to_base" and stage.adapter is None)
         if whole and world.backend not in WHOLE:
@@ -63,6 +64,17 @@ def objective_problems(
     if "ewc" in names and recipe.model.quantization != "none":
         found.append("train.objective.ewc: quantized weights have no gradients; use l2_sp or kl_to_base")
     return found
+
+
+def _choices(name: str, key: str, recipe: Recipe) -> list[str]:
+    if name != "choices":
+        return []
+    if recipe.model.task != "causal-lm":
+        return [f"{key}: is about answers that a language model writes; a classifier's own loss does this"]
+    if recipe.data.packing or recipe.data.loss_on == "all":
+        apart = "set data.packing to false and data.loss_on to completion"
+        return [f"{key}: needs prompts and completions told apart; {apart}"]
+    return []
 
 
 def _adversarial(name: str, key: str, stage: Stage, world: World) -> list[str]:

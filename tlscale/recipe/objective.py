@@ -49,6 +49,19 @@ class Replay(Frozen):
     weight: Weight = Field(1.0, description=WEIGHT)
 
 
+class Choices(Frozen):
+    """The right answer of a closed set against the others (T-Few, Liu et al. 2022, arXiv:2205.05638)."""
+
+    weight: Weight = Field(1.0, description=WEIGHT)
+    length_normalised: Weight = Field(
+        1.0, description="Share of the cross-entropy over the answers' mean log-likelihoods."
+    )
+    unlikelihood: Weight = Field(1.0, description="Share of the unlikelihood of the wrong answers' tokens.")
+    most: Annotated[int, Field(ge=2)] = Field(
+        16, description="Most different completions that are taken for a closed set."
+    )
+
+
 class Alignment(Frozen):
     """Distance between the features of training rows and of data.unlabelled."""
 
@@ -83,6 +96,9 @@ class Objective(Frozen):
     kl_to_base: KlToBase | None = Field(None, description="Keeps answers near those of the base.")
     rdrop: RDrop | None = Field(None, description="Makes answers agree under dropout.")
     replay: Replay | None = Field(None, description="Goes on learning data.replay.")
+    choices: Choices | None = Field(
+        None, description="Tells the right completion from all the others of the training rows."
+    )
     coral: Alignment | None = Field(
         None, description="Aligns covariances with data.unlabelled (Sun and Saenko 2016)."
     )

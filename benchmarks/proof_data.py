@@ -14,6 +14,8 @@ cr          sentences of product reviews with marked opinions of one sign (Hu an
 ag-news     news of four kinds (Zhang et al. 2015): only the published test set is there; every other row
             of it is for the test, few-shot examples come from the rest
 
+stories     256 stories told by the model of stories itself, to be replayed: stories.jsonl, one column text
+
 Rows come in a fixed order, so that the files are the same wherever they are written.
 """
 
@@ -24,6 +26,8 @@ import json
 import os
 import random
 import re
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,6 +35,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "runs" / "proof-data"
 BANKS = ("banking", "credit_cards")
+STORIES = "256"
 KINDS = {"1": "World", "2": "Sports", "3": "Business", "4": "Sci/Tech"}
 SIGN = re.compile(r"\[([+-])[0-9]?\]")
 Rows = list[tuple[str, str]]
@@ -125,6 +130,10 @@ def main() -> None:
             lines = [json.dumps({"text": text, "label": label}) + "\n" for text, label in rows]
             (FOLDER / f"{name}-{part}.jsonl").write_text("".join(lines), encoding="utf-8")
         print(f"{name}: {len(parts[0]):,} rows to train on, {len(parts[1]):,} to test")
+    told = FOLDER / "stories.jsonl"
+    if not told.is_file():
+        argv = [sys.executable, "tools/stories.py", str(data / "stories260k"), str(told), STORIES]
+        subprocess.run(argv, cwd=ROOT, check=True)
 
 
 if __name__ == "__main__":

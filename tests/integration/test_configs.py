@@ -16,6 +16,7 @@ from tlscale.planning.types import Plan
 from tlscale.recipe.load import load_recipe, read
 
 ROOT = Path(__file__).parents[2]
+PROOF_ROWS = "runs/proof-data/"
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
@@ -24,17 +25,17 @@ def proof_rows(data: Mapping[str, Any], folder: Path) -> list[str]:
     file = folder / "rows.jsonl"
     lines = [json.dumps({"text": f"row {i}", "label": f"label {i % 4}"}) for i in range(64)]
     file.write_text("\n".join(lines))
-    roles = {role: value for role, value in data.items() if isinstance(value, dict)}
-    named = [
-        key
-        for role, value in roles.items()
-        for key in ([f"{role}.tasks.{name}" for name in value["tasks"]] if "tasks" in value else [role])
-    ]
-    return [f"data.{key}.path={file}" for key in named]
+    named = {}
+    for role, value in data.items():
+        if isinstance(value, dict):
+            parts = value.get("tasks", {})
+            named |= {f"{role}.tasks.{name}": part["path"] for name, part in parts.items()}
+            named |= {role: value["path"]} if not parts else {}
+    return [f"data.{key}.path={file}" for key, path in named.items() if path.startswith(PROOF_ROWS)]
 
 
 def test_their_number() -> None:
-    assert len(CONFIGS) == 20
+    assert len(CONFIGS) == 22
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
@@ -48,7 +49,7 @@ def test_compiles(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         overrides = [f"model.model_name_or_path={minilm.folder()}", "model.revision=null"]
     if path.stem == "pretrain-pico":
         overrides = ["data.train.path=builtin:prose-test.jsonl"]
-    if "runs/proof-data" in text:
+    if PROOF_ROWS in text:
         overrides += proof_rows(read(path)["data"], tmp_path)
     recipe = load_recipe(path, overrides, environment=os.environ)
     assert recipe.name == path.stem

@@ -10,7 +10,9 @@ import pytest
 
 from tests.integration.test_worker_runs import LORA, Run, logged, models, run, scores
 from tlscale.cli import main
+from tlscale.planning.compile import read_plan
 from tlscale.runs.layout import RunLayout
+from tlscale.worker.run import ACTIONS
 
 __all__ = ["models", "run"]
 
@@ -60,6 +62,11 @@ def test_native_heads_and_the_audit(
     learned(layout, colour=0.4)
     assert logged(layout)
     assert main(["audit", str(layout.root)]) == 0
+    capsys.readouterr()
+    ACTIONS["predict"](read_plan(layout.plan), layout, False, '{"text": "a red car"}')
+    colour, _, kind, sure = capsys.readouterr().out.split("\t")
+    assert (colour.partition("/")[0], kind) == ("colour", "kind/car")
+    assert float(sure) > 0.5
     drawn = run(
         "sequence-classification", data=data, strategy={"kind": "features"}, folder="drawn",
         train={"max_steps": 2, "multi_task": {"temperature": 3.0}},

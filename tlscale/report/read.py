@@ -204,6 +204,8 @@ def texts(plan: Plan) -> tuple[Mapping[str, str], str]:
     """
     data = plan.recipe.data
     source = data.test or data.train
+    if source is not None and source.tasks is not None:
+        return {}, "These items are of several tasks; where each one is stands above its answers."
     column = None if source is None else source.text or source.prompt
     if source is None or column is None:
         return {}, "These items are not texts; where each one is stands above its answers."

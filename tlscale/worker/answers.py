@@ -21,7 +21,9 @@ from tlscale.data.tokens import begun, encode
 from tlscale.errors import UsageError
 from tlscale.models.load import load_base
 from tlscale.models.names import as_peft
+from tlscale.models.taskheads import spans
 from tlscale.planning.inputs import input_role
+from tlscale.planning.tasks import task_sizes
 from tlscale.planning.types import Head, Plan
 from tlscale.sources import Columns, Row, resolve
 from tlscale.worker.alone import note, result
@@ -109,6 +111,9 @@ def _classes(job: Job, module: nn.Module, batch: list[Asked]) -> list[Answer]:
     else:
         inputs = _collated(job, [_tokens(job, asked) for asked in batch], "sequence-classification")
     made: Any = module(**inputs)
+    train = job.plan.recipe.data.train
+    if train is not None and train.tasks is not None:
+        return _by_task(job, made.logits.float())
     shares, classes = made.logits.float().softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
     found = []
     for probabilities, order in zip(shares[:, :TOP].tolist(), classes[:, :TOP].tolist(), strict=True):
@@ -117,6 +122,18 @@ def _classes(job: Job, module: nn.Module, batch: list[Asked]) -> list[Answer]:
             for index, probability in zip(order, probabilities, strict=True)
         ]
         found.append({**top[0], "top": top})
+    return found
+
+
+def _by_task(job: Job, logits: torch.Tensor) -> list[Answer]:
+    """The most probable class of each task: `tasks` has one answer for each."""
+    labels = job.plan.facts.labels
+    sizes = task_sizes(labels)
+    found: list[Answer] = [{"tasks": {}} for _ in logits]
+    for (name, _), (first, end) in zip(sizes, spans(sizes), strict=True):
+        shares, classes = logits[:, first:end].softmax(dim=-1).max(dim=-1)
+        for answer, share, index in zip(found, shares.tolist(), classes.tolist(), strict=True):
+            answer["tasks"][name] = {"label": labels[first + index], "probability": share}
     return found
 
 

@@ -99,6 +99,8 @@ def _line(asked: Asked, answer: Answer, as_json: bool, *, alone: bool) -> str:
         text: str = answer["completion"]
         # one answer a line, so that a line of output is a line of input
         return text if alone else text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    if "tasks" in answer:
+        return "\t".join(f"{one['label']}\t{one['probability']:.4f}" for one in answer["tasks"].values())
     if "label" in answer:
         return f"{answer['label']}\t{answer['probability']:.4f}"
     return json.dumps(answer["embedding"])

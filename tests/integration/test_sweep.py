@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration import tiny
 from tests.integration.outside import colours
 from tests.integration.warm import Warm
 from tlscale.recipe.load import read

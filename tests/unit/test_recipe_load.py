@@ -65,7 +65,7 @@ def test_all_problems_come_together_and_the_command_line_is_named() -> None:
     ("changes", "path", "said"),
     [
         ({"strategy": {"kind": "pefd"}}, "strategy.kind", "did you mean peft?"),
-        ({"strategy": {}}, "strategy.kind", "missing; allowed: auto, features, full"),
+        ({"strategy": {}}, "strategy.kind", "missing; allowed: auto, contrastive, features, full"),
         ({"strategy": {"kind": "peft", "method": "lra"}}, "strategy", "did you mean lora?"),
         ({"strategy": {"kind": "peft", "method": "dora"}}, "strategy", "use_dora: true"),
         ({"strategy": {"kind": "peft"}}, "strategy", "method is missing"),
@@ -77,7 +77,7 @@ def test_all_problems_come_together_and_the_command_line_is_named() -> None:
         ({"train.per_device_train_batch_size": "many"}, "train.per_device_train_batch_size", "or auto"),
         ({"train.early_stopping_patience": 2}, "train", "needs eval_steps"),
         ({"train.report_to": ["tensorbord"]}, "train.report_to.0", "did you mean tensorboard?"),
-        ({"data.train": {"text": "t"}}, "data.train", "exactly one of path and hub"),
+        ({"data.train": {"text": "t"}}, "data.train", "exactly one of path, hub and tasks"),
         ({"data.train": {"path": "no/such.csv"}}, "data.train.path", "no such folder 'no'"),
         ({"data.train": {"path": "REDME.md"}}, "data.train.path", "did you mean README.md?"),
         ({"data.train.span": [0.9, 0.1]}, "data.train", "start < end"),

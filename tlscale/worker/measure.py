@@ -117,7 +117,7 @@ def model_arm(
     if task == "sentence-embedding":
         retrieve = partial(predict.paired_retrieval, module, collate=judge.collate, size=judge.size)
         return Arm(name, "retrieval", stage, retrieve, together=together)
-    shared = {"labels": labels, "collate": judge.collate, "size": judge.size}
+    shared: dict[str, Any] = {"labels": labels, "collate": judge.collate, "size": judge.size}
     chosen = partial(predict.class_probabilities, module, **shared, tasks=judge.tasks)
     unlabelled = partial(predict.label_free, module, **shared)
     return Arm(name, "classifier", stage, chosen, together=together, label_free=unlabelled)

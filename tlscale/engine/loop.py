@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from tlscale.data.arriving import Examples
+from tlscale.data.arriving import Arriving, Examples
 from tlscale.data.examples import Example
 from tlscale.engine.backend import Session, begin
 from tlscale.engine.checkpoint import Progress, Subject
@@ -173,7 +173,7 @@ def _setting(module: nn.Module, training: Training) -> Setting:
         training.collate,
         training.streams,
         training.new_head,
-        training.examples,
+        () if isinstance(training.examples, Arriving) else training.examples,
     )
 
 

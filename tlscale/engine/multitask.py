@@ -101,7 +101,8 @@ def uncertain(each: list[Objective], tasks: Tasks, setting: Setting) -> list[Obj
     kept: Mapping[str, Learned] = {"doubts": learned, "optimizer": optimizer}
 
     def price(view: View) -> Tensor:
-        return doubts.sum() / 2 * rows_in(view.batches)
+        value: Tensor = doubts.sum() / 2 * rows_in(view.batches)
+        return value
 
     told = Objective(price, rows_in, after=after, learned=kept)
     return [*(weighted(index) for index in range(len(each))), told]

@@ -47,6 +47,14 @@ def test_answers_equal_those_of_the_harness_on_its_own_prompts(data_root: Path) 
     assert len({line["task"] for line in lines if line["equal"]}) >= 8
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("model", ["llama-15m", "gpt2", "t5"])
+def test_answers_of_other_shapes_equal_those_of_the_harness(model: str, data_root: Path) -> None:
+    done = run("benchmarks/parity.py", "--limit", "8", "--model", model)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
 def test_the_harness_finds_the_scorer_as_a_model_of_its_own(
     data_root: Path, definitions: Path, tmp_path: Path
 ) -> None:

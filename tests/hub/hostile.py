@@ -220,7 +220,7 @@ def folders(folder: Path, trap: Path) -> list[tuple[str, tuple[str, ...]]]:
     """Bases, data and recipes that a user got as files, and the commands that meet them."""
     made = []
 
-    def plan(name: str, model: dict[str, Any], data: str = "") -> None:
+    def plan(name: str, model: dict[str, Any], data: str = "", **columns: str) -> None:
         file = folder / f"{name.replace(' ', '-')}.yaml"
         raw = {
             "version": 1,
@@ -228,17 +228,18 @@ def folders(folder: Path, trap: Path) -> list[tuple[str, tuple[str, ...]]]:
             "model": {"task": "causal-lm", **model},
             "strategy": {"kind": "full"},
         }
-        source = {"path": data or "builtin:code-train.jsonl", "text": "text"}
+        source = {"path": data or "builtin:code-train.jsonl", **(columns or {"text": "text"})}
         file.write_text(json.dumps({**raw, "data": {"train": source}}))
         made.append((name, ("plan" if not data else "check", str(file))))
 
-    code = folder / "code"
-    code.mkdir()
-    (code / "config.json").write_text(
-        json.dumps({"model_type": "trap", "auto_map": {"AutoConfig": "trap.Config"}})
-    )
+    code = kit.tiny.llama(folder / "code")
+    said = json.loads((code / "config.json").read_text())
+    mapped = {"AutoConfig": "trap.Config", "AutoModelForCausalLM": "trap.Model"}
+    (code / "config.json").write_text(json.dumps({**said, "model_type": "trap", "auto_map": mapped}))
     (code / "trap.py").write_text(f"open({str(trap)!r}, 'w').write('imported')")
     plan("base whose config asks for code", {"model_name_or_path": str(code)})
+    # its numbers can be planned with; what it asks for is met when it is loaded
+    made[-1] = (made[-1][0], ("run", *made[-1][1][1:]))
     pickled = folder / "pickled"
     pickled.mkdir()
     (pickled / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": 8}))
@@ -262,7 +263,8 @@ def folders(folder: Path, trap: Path) -> list[tuple[str, tuple[str, ...]]]:
     arrays = folder / "arrays.npz"
     with zipfile.ZipFile(arrays, "w") as file:
         file.writestr("images.npy", npy(pickle.dumps(Trap(trap))))
-    plan("arrays that hold a pickle", images, str(arrays))
+        file.writestr("labels.npy", npy(pickle.dumps(Trap(trap))))
+    plan("arrays that hold a pickle", images, str(arrays), image="images", label="labels")
     bomb = folder / "bomb.yaml"
     bomb.write_text(HEAD + MODEL + "a: &a [x]\nb: [*a, *a]\n")
     made.append(("recipe file with aliases", ("check", str(bomb))))

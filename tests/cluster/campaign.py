@@ -6,6 +6,7 @@ python -m tests.cluster.campaign [--only WORD ...] [--at-once N]
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import time
 import traceback
@@ -29,7 +30,7 @@ def run(name: str) -> tuple[Outcome, float]:
     with cluster(names) as up:
         try:
             outcome = scenario(up)
-        except AssertionError as error:
+        except (AssertionError, OSError, subprocess.SubprocessError, LookupError, ValueError) as error:
             traceback.print_exc()
             outcome = Outcome(0, 0, problems=[str(error).partition("\n")[0][:200]])
     return outcome, time.monotonic() - began
@@ -49,8 +50,7 @@ def row(name: str, outcome: Outcome) -> tuple[str, ...]:
 
 def table(rows: list[tuple[str, ...]]) -> str:
     """Rows as Markdown."""
-    shown = [HEADINGS, tuple("---" for _ in HEADINGS), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |" for cells in shown)
+    return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |" for cells in rows)
 
 
 def main() -> int:
@@ -66,15 +66,14 @@ def main() -> int:
         print(reason, file=sys.stderr)
         return 2
     chosen = [name for name in SCENARIOS if any(word in name for word in arguments.only)]
-    rows, passed = [], True
+    passed = True
+    print(table([HEADINGS, tuple("---" for _ in HEADINGS)]), flush=True)
     with ThreadPoolExecutor(arguments.at_once) as pool:
         for name, (outcome, seconds) in zip(chosen, pool.map(run, chosen), strict=True):
-            rows.append(row(name, outcome))
             passed = passed and outcome.passed
-            print(
-                f"{rows[-1][-2]:<7} {seconds:6.0f} s  {name}: {rows[-1][-1]}", file=sys.stderr, flush=True
-            )
-    print(table(rows))
+            cells = row(name, outcome)
+            print(table([cells]), flush=True)
+            print(f"{cells[-2]:<7} {seconds:6.0f} s  {name}: {cells[-1]}", file=sys.stderr, flush=True)
     return 0 if passed else 1
 
 

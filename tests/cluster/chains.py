@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from tests.cluster.outcome import PATIENCE, Outcome, counted, left_over
 from tests.cluster.runs import RECIPE, ROOT, Run, submit, tlscale
 from tests.hub import kit as hub_kit
 from tests.hub.server import Hub, serving
+from tests.unit import test_slurm_login as login
 from tests.unit.test_slurm_script import CANARY, HOSTILE
 
 REPOSITORY = "ada/colours"
@@ -144,8 +146,33 @@ def array_of_a_sweep(cluster: Cluster) -> Outcome:
     return Outcome(0, 3, notes=note, problems=problems, orphans=left_over(cluster))
 
 
+def login_without_torch(cluster: Cluster) -> Outcome:
+    """submit, status and logs by a Python that has no torch; the job has another one."""
+    work = cluster.folder / "work"
+    login.packages(work / "site")
+    recipe: dict[str, Any] = json.loads(json.dumps(RECIPE))
+    recipe["launch"]["slurm"]["python"] = sys.executable
+    recipe["train"]["max_steps"] = 5
+    (work / "login.yaml").write_text(json.dumps({**recipe, "name": "login"}))
+    env = {"SLURM_CONF": cluster.env["SLURM_CONF"], "PATH": cluster.env["PATH"]}
+    answer = json.loads(login.tlscale(work, "submit", "login.yaml", "--json", **env))
+    run = Run(cluster, Path(answer["run"]), answer["jobs"])
+    states = settled(cluster, run, patience=PATIENCE)
+    problems = [f"{name}: {state}" for name, state in states.items() if state != "COMPLETED"]
+    shown = login.tlscale(work, "status", str(run.folder), **env).splitlines()[-1].split()
+    problems += (
+        []
+        if "done" in shown and "step" in login.tlscale(work, "logs", str(run.folder), **env)
+        else [str(shown)]
+    )
+    made = counted(run, time.time(), tries=1, problems=problems)
+    made.notes = " ".join(shown[1:7])
+    return made
+
+
 def modules(cluster: Cluster) -> Outcome:
     """`module load` before the run, by the real program; and a module that isn't there ends the job."""
+    assert list(Path("/etc/profile.d").glob("*mod*.sh")), "needs environment-modules or lmod (Debian)"
     folder = cluster.folder / "modules" / "tl"
     folder.mkdir(parents=True)
     (folder / "1.0").write_text(MODULE)

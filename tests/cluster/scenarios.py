@@ -38,6 +38,7 @@ SCENARIOS: dict[str, tuple[Callable[[Cluster], Outcome], int]] = {
     "array of seeds": (chains.array_of_seeds, 2),
     "array of a sweep": (chains.array_of_a_sweep, 2),
     "module lines": (chains.modules, 1),
+    "login node without torch": (chains.login_without_torch, 1),
     "hostile values": (chains.hostile_values, 1),
     "launch/one-machine.sbatch": (stops.one_machine_template, 1),
     "launch/several-machines.sbatch": (stops.several_machines_template, 2),

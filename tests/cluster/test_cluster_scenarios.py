@@ -1,4 +1,4 @@
-"""The short form of the campaign: a save and a return, a machine that is not fit, and a broken chain.
+"""The short form of the campaign: the page for newcomers, a machine that is not fit, and a broken chain.
 
 `make cluster` runs all scenarios and prints the table.
 """
@@ -11,7 +11,7 @@ from tests.cluster.campaign import run
 from tests.cluster.kit import problem
 from tests.cluster.scenarios import SCENARIOS
 
-SHORT = ("USR1, requeue, resume", "a machine fails preflight", "a link of the chain fails")
+SHORT = ("From laptop to cluster, the page", "a machine fails preflight", "a link of the chain fails")
 
 
 @pytest.mark.skipif(problem() is not None, reason=str(problem()))

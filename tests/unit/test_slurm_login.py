@@ -29,10 +29,8 @@ PROGRAM = (
 )
 
 
-@pytest.fixture
-def login(tmp_path: Path) -> Path:
-    """A folder of packages, without torch or anything else that is installed here."""
-    site = tmp_path / "site"
+def packages(site: Path) -> None:
+    """Makes a folder of packages, without torch or anything else that is installed here."""
     site.mkdir()
     for name in NEEDED:
         spec = importlib.util.find_spec(name)
@@ -41,13 +39,20 @@ def login(tmp_path: Path) -> Path:
         file = Path(spec.origin)
         found = file.parent if file.name == "__init__.py" else file
         (site / found.name).symlink_to(found)
+
+
+@pytest.fixture
+def login(tmp_path: Path) -> Path:
+    """A user's folder on such a machine, with a recipe in it."""
+    packages(tmp_path / "site")
     (tmp_path / "first.yaml").write_text(json.dumps(RECIPE))
     return tmp_path
 
 
-def tlscale(login: Path, *arguments: str) -> str:
-    """The output of a command on the login node."""
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT}:{login / 'site'}", "HOME": str(login)}
+def tlscale(login: Path, *arguments: str, **more: str) -> str:
+    """The output of a command on the login node; `more` are variables."""
+    path = f"{ROOT}:{login / 'site'}"
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": path, "HOME": str(login), **more}
     done = subprocess.run(
         [os.path.realpath(sys.executable), "-S", "-c", PROGRAM, *arguments],
         cwd=login, env=env, capture_output=True, text=True, check=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -54,9 +55,9 @@ def failing_link(cluster: Cluster) -> Outcome:
     rows.unlink()
     state = run.ended(PATIENCE)
     problems = [] if state == "FAILED" else [f"training ended as {state}"]
-    states = settled(cluster, run)
-    if set(states.values()) - {"CANCELLED", ""}:
-        problems.append(f"later jobs: {states}")
+    later = {name: state for name, state in settled(cluster, run).items() if name != "train"}
+    if set(later.values()) - {"CANCELLED", ""}:
+        problems.append(f"later jobs: {later}")
     why = (run.folder / "FAILED").read_text().strip() if (run.folder / "FAILED").is_file() else ""
     return Outcome(0, len(run.tries()), notes=why[:60], problems=problems, orphans=left_over(cluster))
 
@@ -221,7 +222,12 @@ def page(cluster: Cluster) -> Outcome:
     site.write_text(profile)
     (recipe,) = re.findall(r"```yaml\n# first\.yaml\n(.*?)```", text, re.DOTALL)
     (work / "first.yaml").write_text(recipe)
-    env = {**cluster.env, "HOME": str(home), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    program = home / "bin" / "tlscale"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m tlscale "$@"\n')
+    program.chmod(0o755)
+    path = f"{program.parent}:{cluster.env['PATH']}"
+    env = {**cluster.env, "PATH": path, "HOME": str(home), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     mine, began, done = replace(cluster, env=env), time.monotonic(), 0
     folder = work / "runs" / "first"
     lines = "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).splitlines()

@@ -11,7 +11,7 @@ from tests.cluster.kit import Cluster, wait_for
 from tests.cluster.outcome import LONG, PATIENCE, Outcome, finish, left_over
 from tests.cluster.runs import Run, submit, tlscale
 
-MEMINFO = "MemTotal:          20000 kB\nMemFree:           10000 kB\nMemAvailable:      10000 kB\n"
+MEMINFO = "MemTotal:           2000 kB\nMemFree:            1000 kB\nMemAvailable:       1000 kB\n"
 SMI = """#!/bin/bash
 # stands for the program of a driver: two GPUs, the second one of machine n1 with memory errors
 echo 0

@@ -111,6 +111,16 @@ def test_a_try_is_given_up_for_want_of_progress_alone(tmp_path: Path) -> None:
     assert attempts.newest(layout) == "7.3"
 
 
+def test_a_try_that_finds_another_machine_unfit_does_not_count(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path)
+    for index, machine in enumerate(("n1", "n2", "n3", "n3", "n3")):
+        tries = attempts.begin(layout, f"7.{index}", [machine])
+        assert not attempts.stuck(tries, 2)
+        unfit = {"time": 1, "event": "unfit", "try": f"7.{index}", "machines": {machine: ["no GPU"]}}
+        append_line(layout.attempts, unfit)
+    assert attempts.stuck(attempts.begin(layout, "7.5", ["n3"]), 2)
+
+
 def test_a_try_knows_why_the_one_before_ended(tmp_path: Path) -> None:
     layout = RunLayout(tmp_path)
     assert attempts.begin(layout, "7.0", ["n1"])[-1].after is None

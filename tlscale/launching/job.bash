@@ -42,13 +42,15 @@ come_back() {
     *JobState=RUNNING* | *JobState=PENDING* | *JobState=PREEMPTED* | *Reason=TimeLimit*) ;;
     *) exit 75 ;;
   esac
+  # Slurm ends this script as soon as it hears of it, and must still be told the rest
+  [[ -z ${1:-} ]] || trap '' TERM
   scontrol requeue "$self"
   if [[ -n ${1:-} ]]; then
     excluded=${job##* ExcNodeList=}
     excluded=${excluded%% *}
     [[ $excluded = "(null)" ]] || set -- "$excluded,$1"
-    # Slurm has begun to end this script and all that it starts
-    (trap '' TERM && scontrol update JobId="$self" ExcNodeList="$1")
+    scontrol update JobId="$self" ExcNodeList="$1"
+    trap - TERM
   fi
   sleep 180 # Slurm ends this script meanwhile
   exit 75

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tlscale.runs.layout import MANIFEST, RunLayout
 from tlscale.runs.record import event, read_lines, write_text
@@ -22,7 +22,10 @@ SUPERSEDED = 76
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try: `reached` is how far the run was when it began, `after` why the try before it had ended."""
+    """One try: `reached` is how far the run was when it began, `after` why the try before it had ended.
+
+    `unfit` are machines that did not pass the examination before it.
+    """
 
     name: str
     began: float
@@ -31,6 +34,7 @@ class Attempt:
     after: str | None
     ended: float | None = None
     code: int | None = None
+    unfit: tuple[str, ...] = ()
 
 
 def reached(layout: RunLayout) -> tuple[int, int, int]:
@@ -54,10 +58,9 @@ def attempts(layout: RunLayout) -> tuple[Attempt, ...]:
             reach = tuple(row["reached"])
             found[name] = Attempt(name, row["time"], tuple(row["machines"]), reach, row["after"])
         elif row["event"] == "end" and name in found:
-            before = found[name]
-            found[name] = Attempt(
-                name, before.began, before.machines, before.reached, before.after, row["time"], row["code"]
-            )
+            found[name] = replace(found[name], ended=row["time"], code=row["code"])
+        elif row["event"] == "unfit" and name in found:
+            found[name] = replace(found[name], unfit=tuple(row["machines"]))
     return tuple(found.values())
 
 
@@ -122,6 +125,14 @@ def unfit(layout: RunLayout, name: str) -> dict[str, tuple[str, ...]]:
 
 
 def stuck(tries: Sequence[Attempt], limit: int) -> bool:
-    """Whether the last `limit` tries all began where the newest one begins: nothing was gained by them."""
-    last = tries[-limit - 1 :]
+    """Whether the last `limit` tries all began where the newest one begins: nothing was gained by them.
+
+    A try that found machines unfit which no earlier one had named doesn't count: the next has others.
+    """
+    named, counted = set[str](), list[Attempt]()
+    for one in tries[:-1]:
+        if set(one.unfit) <= named:
+            counted.append(one)
+        named.update(one.unfit)
+    last = [*counted, *tries[-1:]][-limit - 1 :]
     return len(last) == limit + 1 and all(one.reached == last[-1].reached for one in last)

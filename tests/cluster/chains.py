@@ -23,6 +23,7 @@ from tests.unit import test_slurm_login as login
 from tests.unit.test_slurm_script import CANARY, HOSTILE
 
 REPOSITORY = "ada/colours"
+LOGGED = "train.logging_steps=1"
 MODULE = """#%Module1.0
 setenv TL_MODULE here
 puts stderr "tl/1.0 loaded"
@@ -68,7 +69,7 @@ def whole_chain(cluster: Cluster) -> Outcome:
         folder = cluster.folder / "work"
         hub_kit.recipe(folder)
         fetched = tlscale(mine, "prefetch", "recipe.yaml").stdout
-        words = ("recipe.yaml", "--evaluate", "--gate", "--push", REPOSITORY, "--json")
+        words = ("recipe.yaml", LOGGED, "--evaluate", "--gate", "--push", REPOSITORY, "--json")
         answer = json.loads(tlscale(mine, "submit", *words).stdout)
         run = Run(mine, Path(answer["run"]), answer["jobs"])
         states = settled(mine, run, patience=PATIENCE)
@@ -84,9 +85,13 @@ def whole_chain(cluster: Cluster) -> Outcome:
 def gate_closed(cluster: Cluster) -> Outcome:
     """The same with a result that is worse than the base: the gate fails, and nothing is published."""
     with _hub(cluster) as (hub, mine):
-        hub_kit.recipe(cluster.folder / "work", name="worse")
+        folder = cluster.folder / "work"
+        hub_kit.recipe(folder, name="worse")
+        rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+        wrong = [json.dumps({**row, "completion": row["completion"][::-1]}) for row in rows]
+        (folder / "train.jsonl").write_text("\n".join(wrong))
         assert "fetched" in tlscale(mine, "prefetch", "recipe.yaml").stdout
-        words = ("recipe.yaml", "train.learning_rate=0.5", "--gate", "--push", REPOSITORY, "--json")
+        words = ("recipe.yaml", LOGGED, "--gate", "--push", REPOSITORY, "--json")
         answer = json.loads(tlscale(mine, "submit", *words).stdout)
         run = Run(mine, Path(answer["run"]), answer["jobs"])
         states = settled(mine, run, patience=PATIENCE)

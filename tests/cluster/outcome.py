@@ -91,7 +91,7 @@ def counted(
         pause=run.pause(),
         came_back=later[0] - fault if later else None,
         graceful=graceful,
-        notes=found[-1]["after"] or "",
+        notes=(found[-1]["after"] or "") if found else "",
         problems=problems,
         orphans=left_over(run.cluster),
     )

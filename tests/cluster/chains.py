@@ -42,7 +42,7 @@ def two_machines(cluster: Cluster) -> Outcome:
     if furthest > 1e-5 or len(losses[0]) != len(losses[1]):
         problems.append(f"losses differ by {furthest:.1e}")
     settled(cluster, one, two)
-    made = counted(two, time.time(), tries=1, problems=problems)
+    made = counted(two, None, tries=1, problems=problems)
     made.notes = f"losses equal to {furthest:.0e}"
     return made
 
@@ -77,7 +77,7 @@ def whole_chain(cluster: Cluster) -> Outcome:
     problems = [f"{name}: {state}" for name, state in states.items() if state != "COMPLETED"]
     problems += [] if hub_kit.BASE in fetched else ["nothing was fetched"]
     problems += [] if pushed else ["nothing on the Hub"]
-    made = counted(run, time.time(), tries=1, problems=problems)
+    made = counted(run, None, tries=1, problems=problems)
     made.notes = " -> ".join(states) + f"; {len(pushed)} commits of {REPOSITORY}"
     return made
 
@@ -101,7 +101,7 @@ def gate_closed(cluster: Cluster) -> Outcome:
         f"{name}: {states.get(name)}" for name, state in wanted.items() if states.get(name) != state
     ]
     problems += [f"the Hub was asked: {asked}"] if asked else []
-    made = counted(run, time.time(), tries=1, problems=problems)
+    made = counted(run, None, tries=1, problems=problems)
     made.notes = ", ".join(f"{name} {state}" for name, state in states.items())
     return made
 
@@ -146,7 +146,7 @@ def array_of_a_sweep(cluster: Cluster) -> Outcome:
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
     problems = [] if 1 <= most <= 2 else [f"{most} ran at once"]
     problems += [] if done == "done" and (run.folder / "best.yaml").is_file() else [f"it is {done}"]
-    ended = {row["number"] for row in rows if row.get("state") == "done"}
+    ended = {row["number"] for row in rows if row["state"] == "complete"}
     problems += [] if len(ended) == 3 else [f"{len(ended)} trials of 3: {rows[-1:]}"]
     note = f"{most} at once, {len(ended)} trials, one best.yaml"
     return Outcome(0, 3, notes=note, problems=problems, orphans=left_over(cluster))
@@ -171,7 +171,7 @@ def login_without_torch(cluster: Cluster) -> Outcome:
         if "done" in shown and "step" in login.tlscale(work, "logs", str(run.folder), **env)
         else [str(shown)]
     )
-    made = counted(run, time.time(), tries=1, problems=problems)
+    made = counted(run, None, tries=1, problems=problems)
     made.notes = " ".join(shown[1:7])
     return made
 
@@ -190,7 +190,7 @@ def modules(cluster: Cluster) -> Outcome:
     problems += [] if "tl/1.0 loaded" in run.log() else ["the module was not loaded"]
     problems += ["a run began without its module"] if none.tries() else []
     settled(mine, run, none)
-    made = counted(run, time.time(), tries=1, problems=problems)
+    made = counted(run, None, tries=1, problems=problems)
     made.notes = "; ".join(line for line in none.log().splitlines() if "tl/2.0" in line)[:80]
     return made
 
@@ -212,7 +212,7 @@ def hostile_values(cluster: Cluster) -> Outcome:
     problems = [] if state == "COMPLETED" else [f"ended as {state}"]
     problems += [f"executed: {made_there}"] if made_there else []
     assert work in run.folder.parents
-    made = counted(run, time.time(), tries=1, problems=problems)
+    made = counted(run, None, tries=1, problems=problems)
     made.notes = f"{len(kept)} variables, the folder and a flag; {len(made_there)} executed"
     return made
 
@@ -248,13 +248,13 @@ def page(cluster: Cluster) -> Outcome:
     problems = [f"{name}: {state}" for name, state in states.items() if state != "COMPLETED"]
     problems += [] if (folder / "report.html").is_file() else ["no report"]
     problems += [] if minutes < 10 else [f"took {minutes:.0f} minutes"]
-    made = counted(run, time.time(), tries=2, problems=problems)
+    made = counted(run, None, tries=2, problems=problems, every_step=False)
     made.notes = f"{done} commands of the page, {minutes:.1f} minutes to report.html"
     return made
 
 
 def _speaks(run: Run) -> bool:
-    return bool(run.log()) and len(run.steps()) > 20
+    return bool(run.log()) and len(run.steps()) > 2
 
 
 def _page_run(cluster: Cluster, folder: Path) -> Run:

@@ -78,6 +78,6 @@ def no_progress(cluster: Cluster) -> Outcome:
     problems = [] if run.state == "FAILED" else [f"ended as {run.state}"]
     why = (run.folder / "FAILED").read_text().strip() if (run.folder / "FAILED").is_file() else ""
     problems += [] if "got no further" in why else [f"the reason was {why!r}"]
-    made = counted(run, time.time(), graceful=False, tries=3, problems=problems)
+    made = counted(run, None, graceful=False, tries=3, problems=problems)
     made.notes = why
     return made

@@ -66,7 +66,9 @@ def went_on(
     return finish(run, fault, graceful=graceful, tries=tries, notes=notes)
 
 
-def finish(run: Run, fault: float, *, graceful: bool = True, tries: int | None, notes: str = "") -> Outcome:
+def finish(
+    run: Run, fault: float | None, *, graceful: bool = True, tries: int | None, notes: str = ""
+) -> Outcome:
     """Ends a run that would go on for long."""
     tlscale(run.cluster, "cancel", str(run.folder), "--json")
     made = counted(run, fault, graceful=graceful, tries=tries, problems=[])
@@ -75,21 +77,27 @@ def finish(run: Run, fault: float, *, graceful: bool = True, tries: int | None, 
 
 
 def counted(
-    run: Run, fault: float, *, graceful: bool = True, tries: int | None, problems: list[str]
+    run: Run,
+    fault: float | None,
+    *,
+    graceful: bool = True,
+    tries: int | None,
+    problems: list[str],
+    every_step: bool = True,
 ) -> Outcome:
-    """Counts what it cost, once nothing of the run is left."""
+    """Counts what it cost, once nothing of the run is left; `every_step` is on file, or only some are."""
     found = run.tries()
     if tries is not None and len(found) != tries:
         problems = [*problems, f"{len(found)} tries: {[one['after'] for one in found]}"]
-    if run.missing():
+    if every_step and run.missing():
         problems = [*problems, f"{run.missing()} steps are missing"]
-    later = after(run, found[-1]["time"] if len(found) > 1 else fault)
+    later = after(run, found[-1]["time"] if len(found) > 1 else fault) if fault is not None else []
     return Outcome(
         lost=run.lost(),
         tries=len(found),
         repeated=run.repeated(),
         pause=run.pause(),
-        came_back=later[0] - fault if later else None,
+        came_back=later[0] - fault if later and fault is not None else None,
         graceful=graceful,
         notes=(found[-1]["after"] or "") if found else "",
         problems=problems,

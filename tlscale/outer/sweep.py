@@ -30,6 +30,7 @@ from tlscale.recipe.parse import apply_overrides
 from tlscale.recipe.search import Space, Sweep
 from tlscale.recipe.types import Recipe
 from tlscale.report.sweeps import Search, SweepResult, Trial
+from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import exclusive, write_json, write_text, writing
 from tlscale.runs.sweep import SweepLayout
 
@@ -173,6 +174,9 @@ def _claim(made: Program, log: Log) -> None:
         # what a process leaves that makes the folder at this moment, or was killed while it did
         begun = {layout.lock.name, layout.recipe.name, mark.name}
         begun |= {f".{name}.partial" for name in begun}
+        # and what the submission of its jobs leaves
+        jobs = RunLayout(layout.root)
+        begun |= {jobs.slurm.name, jobs.job_log("*").parent.name}
         foreign = not layout.root.is_dir() or {entry.name for entry in layout.root.iterdir()} - begun
         # looked for last: another process may have come further since
         if foreign and not mark.is_file():

@@ -18,6 +18,7 @@ LONG = (
     "train, score, judge, push",
     "the gate closes before the push",
     "array of a sweep",
+    "array of seeds",
     "launch/one-machine.sbatch",
     "launch/several-machines.sbatch",
 )

@@ -38,6 +38,7 @@ BUILTINS: dict[str, dict[str, str]] = {
         "l2_sp": "tlscale.engine.terms.staying:make_l2_sp",
         "mcc": "tlscale.engine.terms.aligning:make_mcc",
         "mmd": "tlscale.engine.terms.aligning:make_mmd",
+        "o_lora": "tlscale.engine.terms.orthogonal:make_o_lora",
         "rdrop": "tlscale.engine.terms.dropout:make_rdrop",
         "replay": "tlscale.engine.objectives:make_replay",
         "task": "tlscale.engine.objectives:make_task",

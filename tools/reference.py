@@ -27,6 +27,7 @@ SECTIONS = {
     "L2Sp": "train.objective.l2_sp",
     "Ewc": "train.objective.ewc",
     "KlToBase": "train.objective.kl_to_base",
+    "OLora": "train.objective.o_lora",
     "RDrop": "train.objective.rdrop",
     "Replay": "train.objective.replay",
     "Choices": "train.objective.choices",

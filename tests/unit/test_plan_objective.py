@@ -40,6 +40,8 @@ def planned(task: str, objective: dict[str, Any], slots: dict[str, Any], **parts
         (CLASSIFY, {"dann": {}}, POOLED, {"data": ALL_ROWS}, r"set strategy\.hidden"),
         (CLASSIFY, {"choices": {}}, {}, {}, "a classifier's own loss does this"),
         ("causal-lm", {"choices": {}}, {}, {"data": {**ALL_ROWS, "loss_on": "all"}}, "told apart"),
+        ("causal-lm", {"o_lora": {}}, {}, {}, "this stage has none; use method: lora"),
+        ("causal-lm", {"o_lora": {}}, ADAPT, {}, "no earlier adapter to stay clear of"),
         ("causal-lm", {"l2_sp": {}}, PROMPTS, {}, "PROMPT_TUNING adds no change of weights"),
         ("causal-lm", {"ewc": {}}, DORA, {"data": ALL_ROWS}, "DoRA adds no change"),
         ("causal-lm", {"l2_sp": {}}, {}, {"model": {"init": "scratch"}}, "these begin random"),

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NoReturn, Protocol
 
 from torch import nn
@@ -54,6 +55,7 @@ class Training:
     seed: int
     streams: Mapping[str, Sequence[Example]] = field(default_factory=dict)
     new_head: bool = False
+    earlier: Sequence[Path] = ()
     stops: Stops = field(default_factory=Stops)
     pulse: Pulse = field(default_factory=Pulse)
 
@@ -174,6 +176,7 @@ def _setting(module: nn.Module, training: Training) -> Setting:
         training.streams,
         training.new_head,
         () if isinstance(training.examples, Arriving) else training.examples,
+        training.earlier,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -54,7 +55,8 @@ class Setting:
     """What a term may look at before the first step, with the weights as the stage begins.
 
     `module` is the model with its adapter, before any wrapping; `new_head` whether its head starts random;
-    `examples` are the stage's training rows.
+    `examples` are the stage's training rows; `earlier` the folders of adapters that earlier stages merged
+    into its base.
     """
 
     module: nn.Module
@@ -64,6 +66,7 @@ class Setting:
     streams: Mapping[str, Sequence[Example]] = field(default_factory=dict)
     new_head: bool = False
     examples: Sequence[Example] = ()
+    earlier: Sequence[Path] = ()
 
 
 Maker = Callable[[Mapping[str, Any], Setting], Objective]

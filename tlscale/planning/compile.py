@@ -184,9 +184,9 @@ def _stages(recipe: Recipe, facts: Facts) -> tuple[Stage, ...]:
         for index, stage in enumerate(made):
             name = written.name if len(made) == 1 else f"{written.name}-{index + 1}"
             start = last if index == 0 else stages[-1].name
-            stages.append(
-                stage.model_copy(update={"name": name, "starts_from": start, "source": written.data})
-            )
+            carry = written.carry if index == 0 else "auto"
+            known = {"name": name, "starts_from": start, "source": written.data, "carry": carry}
+            stages.append(stage.model_copy(update=known))
         previous = stages[-1].name if made else last
     return tuple(stages)
 

@@ -27,7 +27,7 @@ def objective_problems(
         if getattr(recipe.data, role) is None
     ]
     pooled, task = stage.head.kind == "pooled", recipe.model.task
-    for name in names:
+    for name, options in names.items():
         key = f"train.objective.{name}"
         if name in ON_TARGET and task not in CLASSIFICATION:
             found.append(f"{key}: is about classes, and {task} has none; use replay or kl_to_base")
@@ -49,11 +49,13 @@ def objective_problems(
             found.append(
                 f"{key}: {_method(stage)} adds no change of weights; use method: lora, or strategy: full"
             )
+        if name == "o_lora":
+            found += _orthogonal(key, options, stage)
         if name in STAYING and recipe.model.init == "scratch":
             found.append(f"{key}: keeps weights where they began, and these begin random; leave it out")
         found += _choices(name, key, recipe)
         found += _adversarial(name, key, stage, world)
-        whole = name in STAYING or (name == "kl_to_base" and stage.adapter is None)
+        whole = name in (*STAYING, "o_lora") or (name == "kl_to_base" and stage.adapter is None)
         if whole and world.backend not in WHOLE:
             found.append(
                 f"{key}: needs whole weights on every process, and {world.backend} shards them; use "
@@ -75,6 +77,17 @@ def _choices(name: str, key: str, recipe: Recipe) -> list[str]:
         apart = "set data.packing to false and data.loss_on to completion"
         return [f"{key}: needs prompts and completions told apart; {apart}"]
     return []
+
+
+def _orthogonal(key: str, options: dict[str, JsonValue], stage: Stage) -> list[str]:
+    if stage.adapter is None or stage.adapter.peft_type != LOW_RANK:
+        return [f"{key}: is about LoRA's A, and this stage has none; use method: lora, or l2_sp"]
+    if options["adapters"] or (stage.carry == "merge" and stage.starts_from != "base"):
+        return []
+    said = (
+        "there is no earlier adapter to stay clear of; give adapters: [FOLDER], or carry: merge in a stage"
+    )
+    return [f"{key}: {said} that follows another"]
 
 
 def _adversarial(name: str, key: str, stage: Stage, world: World) -> list[str]:

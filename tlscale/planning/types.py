@@ -185,6 +185,7 @@ class Stage(Frozen):
     gradient_checkpointing: bool
     safety: Safety = Safety()
     tasks: Tasks | None = None
+    carry: Literal["auto", "merge"] = "auto"
 
 
 class MemoryItem(Frozen):

@@ -43,6 +43,16 @@ class RDrop(Frozen):
     weight: Weight = Field(1.0, description=WEIGHT)
 
 
+class OLora(Frozen):
+    """Overlap of the LoRA's A with those of earlier adapters (Wang et al. 2023, arXiv:2310.14152)."""
+
+    weight: Weight = Field(0.5, description=WEIGHT)
+    adapters: tuple[str, ...] = Field(
+        (),
+        description="Folders of earlier adapters, besides those that earlier stages merged into the base.",
+    )
+
+
 class Replay(Frozen):
     """The task's loss on rows of data.replay, as many a step as training rows."""
 
@@ -94,6 +104,9 @@ class Objective(Frozen):
     l2_sp: L2Sp | None = Field(None, description="Keeps weights near where they began.")
     ewc: Ewc | None = Field(None, description="Keeps the weights near that data.replay needs most.")
     kl_to_base: KlToBase | None = Field(None, description="Keeps answers near those of the base.")
+    o_lora: OLora | None = Field(
+        None, description="Keeps a LoRA orthogonal to earlier ones that are in the base."
+    )
     rdrop: RDrop | None = Field(None, description="Makes answers agree under dropout.")
     replay: Replay | None = Field(None, description="Goes on learning data.replay.")
     choices: Choices | None = Field(

@@ -16,7 +16,7 @@ _LISTED = 12
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 _PATH_KEYS = {"model_name_or_path", "path", "chat_template", "output_dir", "data_dir", "adapter"}
-_PATH_LISTS = {"against_runs"}
+_PATH_LISTS = {"against_runs", "adapters"}
 
 
 def resolve(path: str) -> Path:

@@ -237,6 +237,11 @@ class StageRecipe(Frozen):
     starts_from: str | None = Field(
         None, description="base or an earlier stage; by default the stage before."
     )
+    carry: Literal["auto", "merge"] = Field(
+        "auto",
+        description="What becomes of the adapter of the stage before: auto goes on with one of the same "
+        "kind and merges any other into the base; merge always merges it, and begins a fresh one.",
+    )
     strategy: dict[str, JsonValue] = Field(description="kind and its options.")
     train: dict[str, JsonValue] = Field(
         default_factory=dict, description="Settings of train that differ in this stage."

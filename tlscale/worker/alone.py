@@ -13,8 +13,9 @@ from tlscale.errors import UsageError
 from tlscale.models.load import load_base, load_processor
 from tlscale.planning.types import Plan
 from tlscale.runs.layout import RunLayout
+from tlscale.worker.chain import Job, finished
 from tlscale.worker.console import Reporter
-from tlscale.worker.stages import Job, finished, restored
+from tlscale.worker.stages import restored
 
 
 def alone(plan: Plan, layout: RunLayout) -> Job:

@@ -27,8 +27,8 @@ from tlscale.planning.tasks import task_sizes
 from tlscale.planning.types import Head, Plan
 from tlscale.sources import Columns, Row, resolve
 from tlscale.worker.alone import note, result
+from tlscale.worker.chain import Job
 from tlscale.worker.measure import Judge, label_examples
-from tlscale.worker.stages import Job
 
 Answer = dict[str, Any]
 TOP = 3

@@ -12,7 +12,7 @@ from tlscale.recipe.base import Frozen
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.result import mergeable
 from tlscale.worker.alone import alone
-from tlscale.worker.stages import starting_point
+from tlscale.worker.chain import starting_point
 
 QUANTIZED = """\
 the adapter was trained on a base in {kind}. Packed weights have no room for what an adapter adds,

@@ -28,8 +28,8 @@ from tlscale.recipe.base import Frozen
 from tlscale.runs.layout import MANIFEST, RunLayout
 from tlscale.runs.record import write_json
 from tlscale.worker.alone import alone
+from tlscale.worker.chain import Job, finished, starting_point
 from tlscale.worker.examples import load_rows
-from tlscale.worker.stages import Job, finished, starting_point
 
 ROLES = {"validation": "target", "replay": "kept"}
 

@@ -19,7 +19,8 @@ from tlscale.planning.types import Plan
 from tlscale.recipe.base import Frozen
 from tlscale.runs.layout import RunLayout
 from tlscale.worker.alone import alone
-from tlscale.worker.stages import describe, starting_point
+from tlscale.worker.chain import starting_point
+from tlscale.worker.stages import describe
 
 
 class Preparation(Frozen):

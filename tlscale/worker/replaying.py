@@ -26,7 +26,7 @@ from tlscale.planning.changes import resume_key
 from tlscale.planning.types import Plan
 from tlscale.runs.layout import RunLayout
 from tlscale.worker.alone import alone
-from tlscale.worker.stages import Job, starting_point
+from tlscale.worker.chain import Job, starting_point
 
 
 def replay(plan: Plan, layout: RunLayout, as_json: bool) -> None:

@@ -19,6 +19,7 @@ from tlscale.planning.types import Plan
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import exclusive, read_lines, write_json, write_text
 from tlscale.worker.advising import look
+from tlscale.worker.chain import Job, final_stage, finished, read_manifest, starting_point
 from tlscale.worker.console import Reporter
 from tlscale.worker.examples import load_examples, load_stream
 from tlscale.worker.gradients import gradients
@@ -31,16 +32,7 @@ from tlscale.worker.probing import probe
 from tlscale.worker.publication import check as examine
 from tlscale.worker.publication import prepare
 from tlscale.worker.replaying import replay
-from tlscale.worker.stages import (
-    Job,
-    describe,
-    final_stage,
-    finished,
-    read_manifest,
-    restored,
-    run_stage,
-    starting_point,
-)
+from tlscale.worker.stages import describe, restored, run_stage
 from tlscale.worker.tasking import raise_failures, score_tasks, tasks
 from tlscale.worker.watch import watched
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,69 +16,20 @@ from tlscale.data.examples import Example
 from tlscale.engine.backend import Session
 from tlscale.engine.feed import known
 from tlscale.engine.keeper import Place
-from tlscale.engine.life import Life
 from tlscale.engine.loop import Training, train
-from tlscale.engine.runtime import Runtime
 from tlscale.errors import VerificationError
 from tlscale.models import adapt, artifact
 from tlscale.models.caching import without_cache
 from tlscale.models.load import load_base
-from tlscale.models.merge import merge
 from tlscale.models.verify import VerifyReport, changed_files, verify
 from tlscale.planning.changes import resume_key
-from tlscale.planning.types import Plan, PlannedStage
+from tlscale.planning.types import PlannedStage
 from tlscale.recipe.types import Model
-from tlscale.runs.layout import MANIFEST, RunLayout
-from tlscale.worker.console import Reporter
-from tlscale.worker.examples import Roles
+from tlscale.worker.chain import Job, merged_before, read_manifest, starting_point
 from tlscale.worker.packing import pack
 from tlscale.worker.shortage import explained
 
 STREAMS = ("replay", "unlabelled")
-
-
-@dataclass(frozen=True)
-class Job:
-    """What every stage of one run shares; `stream` has the training rows where they aren't read first."""
-
-    plan: Plan
-    layout: RunLayout
-    runtime: Runtime
-    reporter: Reporter
-    processor: Any
-    examples: Roles
-    life: Life = field(default_factory=Life)
-    stream: Arriving | None = None
-
-
-def finished(layout: RunLayout, stage: str) -> bool:
-    """Whether a stage has left its artifact, which is renamed into place when whole."""
-    return (layout.artifact(stage) / MANIFEST).is_file()
-
-
-def starting_point(job: Job, planned: PlannedStage) -> tuple[Model, Path | None]:
-    """The model that a stage loads, and the adapter it goes on with.
-
-    An adapter of the same kind is continued; any other earlier result becomes the new base, an adapter
-    by being merged into its own base on disk.
-    """
-    model, start = job.plan.recipe.model, planned.stage.starts_from
-    if start == "base":
-        return model, None
-    folder = job.layout.artifact(start)
-    before = next(p for p in job.plan.stages if p.stage.name == start)
-    if before.stage.adapter is None:
-        return model.model_copy(update={"model_name_or_path": str(folder), "init": "pretrained"}), None
-    if before.stage.adapter == planned.stage.adapter:
-        earlier, _ = starting_point(job, before)
-        return earlier, folder
-    merged = job.layout.root / "stages" / f"{start}-merged"
-    if job.runtime.leads and not merged.is_dir():
-        merge(
-            folder, merged, model=starting_point(job, before)[0], facts=job.plan.facts, world=job.plan.world
-        )
-    job.runtime.accelerator.wait_for_everyone()
-    return model.model_copy(update={"model_name_or_path": str(merged), "init": "pretrained"}), None
 
 
 def run_stage(job: Job, planned: PlannedStage, loaded: nn.Module | None) -> nn.Module:
@@ -171,19 +120,24 @@ def _training(job: Job, planned: PlannedStage, module: nn.Module) -> Training:
         collate=batches,
         runtime=job.runtime,
         watcher=job.reporter,
-        place=Place(
-            stage=name,
-            checkpoints=job.layout.checkpoints(name),
-            ledger=job.layout.ledger(name),
-            replay=job.layout.replay(name),
-            key=resume_key(plan),
-            guard=job.life.guard,
-        ),
+        place=_place(job, name),
         seed=plan.seed,
         streams=streams,
         new_head=plan.facts.head_is_new or planned.stage.head.kind == "pooled",
+        earlier=merged_before(job, planned),
         stops=job.life.stops,
         pulse=job.life.pulse,
+    )
+
+
+def _place(job: Job, stage: str) -> Place:
+    return Place(
+        stage=stage,
+        checkpoints=job.layout.checkpoints(stage),
+        ledger=job.layout.ledger(stage),
+        replay=job.layout.replay(stage),
+        key=resume_key(job.plan),
+        guard=job.life.guard,
     )
 
 
@@ -286,15 +240,3 @@ def restored(job: Job) -> nn.Module:
     module = artifact.load(folder, model=model, facts=job.plan.facts, world=job.plan.world)
     module.to(job.runtime.device)
     return module
-
-
-def final_stage(plan: Plan, layout: RunLayout) -> PlannedStage | None:
-    """The last planned stage that has left an artifact."""
-    done = [planned for planned in plan.stages if finished(layout, planned.stage.name)]
-    return done[-1] if done else None
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """An artifact's manifest."""
-    content: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    return content

@@ -33,10 +33,11 @@ from tlscale.recipe.base import Frozen
 from tlscale.recipe.evaluate import Evaluate
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import exclusive
+from tlscale.worker.chain import Job, final_stage
 from tlscale.worker.console import Reporter
 from tlscale.worker.examples import load_rows
 from tlscale.worker.harness import PREFIX, score_harness
-from tlscale.worker.stages import Job, final_stage, restored
+from tlscale.worker.stages import restored
 
 BY_TASK = {
     "causal-lm": "lm",

@@ -6,7 +6,7 @@ adapter as for the weights themselves. A head that is new counts for nothing: it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,12 +31,11 @@ def _kept(setting: Setting, term: str) -> dict[str, tuple[nn.Parameter, Shift]]:
     return shifts(setting.module, with_head=not setting.new_head)
 
 
-def _penalty(penalty: Any) -> Objective:
+def penalty(value_of: Callable[[], Tensor]) -> Objective:
     """A term that doesn't depend on the rows: its share of a step is that of the rows seen here."""
 
     def total(view: View) -> Tensor:
-        value: Tensor = penalty() * rows_in(view.batches)
-        return value
+        return value_of() * rows_in(view.batches)
 
     def count(batches: Batches) -> float:
         return rows_in(batches)
@@ -47,7 +46,7 @@ def _penalty(penalty: Any) -> Objective:
 def make_l2_sp(options: Mapping[str, Any], setting: Setting) -> Objective:
     """L2-SP (Li et al. 2018, arXiv:1802.01483): half the squared distance from the start."""
     moved = [shift for _, shift in _kept(setting, "l2_sp").values()]
-    return _penalty(lambda: 0.5 * torch.stack([shift().float().square().sum() for shift in moved]).sum())
+    return penalty(lambda: 0.5 * torch.stack([shift().float().square().sum() for shift in moved]).sum())
 
 
 def make_ewc(options: Mapping[str, Any], setting: Setting) -> Objective:
@@ -65,9 +64,7 @@ def make_ewc(options: Mapping[str, Any], setting: Setting) -> Objective:
     information = fisher(setting, {name: weight for name, (weight, _) in kept.items()}, chosen)
     scale = sum(float(f.sum()) for f in information.values()) / sum(f.numel() for f in information.values())
     weighted = [(information[name] / max(scale, 1e-30), shift) for name, (_, shift) in kept.items()]
-    return _penalty(
-        lambda: 0.5 * torch.stack([(f * d().float().square()).sum() for f, d in weighted]).sum()
-    )
+    return penalty(lambda: 0.5 * torch.stack([(f * d().float().square()).sum() for f, d in weighted]).sum())
 
 
 def fisher(

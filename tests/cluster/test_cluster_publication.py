@@ -24,8 +24,8 @@ def test_the_last_job_publishes(slurm: Cluster) -> None:
     with serving(slurm.folder / "hub", tokens={CANARY: "write"}, host=host) as hub:
         kit.with_base(hub, work / "base", token=CANARY)
         # by `hf auth login`: of a job's environment Slurm keeps a copy
-        env = {**slurm.env, **kit.environment(hub, work / "home", token=None)}
-        env["PATH"] = slurm.env["PATH"]
+        theirs = {name: value for name, value in slurm.env.items() if not name.startswith("HF_")}
+        env = {**theirs, **kit.environment(hub, work / "home", token=None), "PATH": slurm.env["PATH"]}
         (work / "home").mkdir(exist_ok=True)
         (work / "home" / "token").write_text(CANARY)
 

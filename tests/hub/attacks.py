@@ -91,10 +91,13 @@ class Place:
         if kind == "lookup":
             return "127.0.0.1" in what
         if kind == "start":
-            return f"{sys.executable} -m tlscale.worker " in what or any(tool in what for tool in TOOLS)
+            ours = any(f"{sys.executable} -m {module} " in what for module in OURS)
+            return ours or any(tool in what for tool in TOOLS)
         return kind == "unpickle" and not what.startswith(("builtins.exec", "posix", "os."))
 
 
+# What a run starts of tlscale itself: its worker, and the process that watches over that.
+OURS = ("tlscale.worker", "tlscale.runs.watchdog")
 # What torch and platform ask for by themselves when they are imported.
 TOOLS = ("lscpu", "uname", "ldconfig", "gcc", "nvidia-smi", "/sbin/")
 

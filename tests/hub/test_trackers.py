@@ -34,10 +34,29 @@ def tensorboard(folder: Path) -> Kept:
 
 
 def wandb(folder: Path) -> Kept:
-    (config,) = folder.rglob("files/config.yaml")
-    (summary,) = folder.rglob("files/wandb-summary.json")
-    said = yaml.safe_load(config.read_text())
-    return {name: one["value"] for name, one in said.items()}, json.loads(summary.read_text())
+    """From the file that a run without a network leaves: records in blocks, as LevelDB writes its log."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    (file,) = folder.rglob("*.wandb")
+    data, at, part = file.read_bytes(), len(b":W&B\xe1\xbe\x00"), b""
+    config: dict[str, Any] = {}
+    scores: dict[str, float] = {}
+    while at + 7 <= len(data):
+        left = 32768 - at % 32768
+        if left < 7:
+            at += left
+            continue
+        size, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        part, at = part + data[at + 7 : at + 7 + size], at + 7 + size
+        if kind not in (1, 4):
+            continue
+        one, part = Record.FromString(part), b""
+        for kept, items in (
+            (config, [*one.config.update, *one.run.config.update]),
+            (scores, one.history.item),
+        ):
+            kept |= {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
+    return config, scores
 
 
 def mlflow(folder: Path) -> Kept:

@@ -20,6 +20,14 @@ def left(layout: RunLayout) -> float:
     return float(overlap([(before[name], after[name]) for name in after]))
 
 
+def test_a_stage_has_a_batch_of_its_own(run: Run, models: dict[str, Path]) -> None:
+    second = {"name": "second", "strategy": LORA, "train": {"max_steps": 3, "train_batch_size": 2}}
+    layout = run("causal-lm", strategy=None, stages=[{**FIRST, "train": {"max_steps": 3}}, second])
+    batches = [stage["batch"] for stage in json.loads(layout.plan.read_text())["stages"]]
+    totals = [b["micro"] * b["accumulation"] * b["world"] for b in batches]
+    assert totals[1] == 2 < totals[0]
+
+
 def test_a_fresh_adapter_stays_clear_of_one_that_was_merged(run: Run, models: dict[str, Path]) -> None:
     found = {}
     for name, objective in (("plain", {}), ("clear", {"o_lora": {"weight": 1.0}})):

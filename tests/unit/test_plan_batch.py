@@ -9,8 +9,7 @@ import pytest
 from tlscale.errors import PlanError
 from tlscale.planning import device
 from tlscale.planning.batch import choose
-from tlscale.planning.types import Batch
-from tlscale.recipe.train import Train
+from tlscale.planning.types import AskedBatch, Batch
 
 
 def upto(rows: int):  # type: ignore[no-untyped-def]
@@ -40,7 +39,7 @@ def test_what_is_left_open_is_settled(
     given: dict[str, int], processes: int, fitting: int, expected: tuple[int, int, int]
 ) -> None:
     micro, accumulation, world = expected
-    chosen = choose(Train(**given), processes, upto(fitting))  # type: ignore[arg-type]
+    chosen = choose(AskedBatch(**given), processes, upto(fitting))  # type: ignore[arg-type]
     assert chosen == Batch(micro=micro, accumulation=accumulation, world=world)
 
 
@@ -68,7 +67,7 @@ def test_what_is_left_open_is_settled(
 )
 def test_contradictions_show_the_arithmetic(given: dict[str, int], processes: int, message: str) -> None:
     with pytest.raises(PlanError, match=message):
-        choose(Train(**given), processes, upto(99))  # type: ignore[arg-type]
+        choose(AskedBatch(**given), processes, upto(99))  # type: ignore[arg-type]
 
 
 def test_host_memory_respects_the_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,7 @@ def test_stages_are_checked_like_the_recipe() -> None:
                 {"name": "a", "strategy": {"kind": "full"}, "train": {"lerning_rate": 1}},
                 {"name": "a", "strategy": {"kind": "full"}, "starts_from": "b"},
                 {"name": "c", "strategy": {"kind": "partial", "last_layers": 0}},
+                {"name": "d", "strategy": {"kind": "full"}, "train": {"report_to": ["wandb"]}},
             ],
         }
     )
@@ -115,6 +116,7 @@ def test_stages_are_checked_like_the_recipe() -> None:
     assert "used before" in found["stages.1.name"]
     assert "allowed: a, base" in found["stages.1.starts_from"]
     assert "greater than 0" in found["stages.2.strategy.last_layers"]
+    assert found["stages.3.train.report_to"].endswith("is of the whole run; set train.report_to")
 
 
 def test_variables_expand_in_paths_only_and_never_secrets(tmp_path: Path) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tlscale.errors import PlanError
-from tlscale.planning.types import Batch
-from tlscale.recipe.train import Train
+from tlscale.planning.types import AskedBatch, Batch
 
 ROWS_PER_STEP = 32
 
 
-def choose(train: Train, processes: int, fits: Callable[[int], bool]) -> Batch:
+def choose(asked: AskedBatch, processes: int, fits: Callable[[int], bool]) -> Batch:
     """The batch of a stage; `fits(rows)` says whether a micro-batch of so many rows fits on a device.
 
     An automatic micro-batch is the largest that fits and divides the rows of a device and step. Without
@@ -20,8 +19,8 @@ def choose(train: Train, processes: int, fits: Callable[[int], bool]) -> Batch:
     Raises:
         PlanError: the numbers that the recipe gives contradict each other.
     """
-    micro, accumulation = train.per_device_train_batch_size, train.gradient_accumulation_steps
-    total = train.train_batch_size
+    micro, accumulation = asked.per_device_train_batch_size, asked.gradient_accumulation_steps
+    total = asked.train_batch_size
     if micro != "auto" and accumulation != "auto":
         return _agreeing(total, micro, accumulation, processes)
     if total is None:

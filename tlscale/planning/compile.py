@@ -231,7 +231,7 @@ def _plan_stage(
         room = world.memory_per_device
         return room is None or sum(item.bytes for item in account(micro)) <= room
 
-    chosen = batch.choose(recipe.train, world.processes, fits)
+    chosen = batch.choose(stage.batch, world.processes, fits)
     steps = stage.budget.max_steps
     if steps is None and rows is not None:
         steps = math.ceil(stage.budget.epochs * math.ceil(rows / chosen.total))

@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from tlscale.planning.tasks import task_sizes
 from tlscale.planning.types import (
+    AskedBatch,
     Budget,
     Facts,
     Head,
@@ -114,6 +115,11 @@ def stage(context: Context, **slots: Any) -> Stage:
             save_steps=train.save_steps,
             logging_steps=train.logging_steps,
             early_stopping_patience=train.early_stopping_patience,
+        ),
+        "batch": AskedBatch(
+            train_batch_size=train.train_batch_size,
+            per_device_train_batch_size=train.per_device_train_batch_size,
+            gradient_accumulation_steps=train.gradient_accumulation_steps,
         ),
         "group_by_length": train.group_by_length,
         "gradient_checkpointing": train.gradient_checkpointing,

@@ -147,6 +147,14 @@ class Safety(Frozen):
     on_save_failure: Literal["stop", "continue"] = "stop"
 
 
+class AskedBatch(Frozen):
+    """What the recipe says of a stage's batch, in the words of transformers' TrainingArguments."""
+
+    train_batch_size: int | None = None
+    per_device_train_batch_size: int | Literal["auto"] = "auto"
+    gradient_accumulation_steps: int | Literal["auto"] = "auto"
+
+
 class Batch(Frozen):
     """Rows per forward pass and device x passes per step x devices."""
 
@@ -186,6 +194,7 @@ class Stage(Frozen):
     safety: Safety = Safety()
     tasks: Tasks | None = None
     carry: Literal["auto", "merge"] = "auto"
+    batch: AskedBatch = AskedBatch()
 
 
 class MemoryItem(Frozen):

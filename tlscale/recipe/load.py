@@ -19,6 +19,9 @@ from tlscale.recipe.problems import problems_of, shown
 from tlscale.recipe.train import Train
 from tlscale.recipe.types import Recipe
 
+# Settings of train that no stage has for itself.
+WHOLE_RUN = ("per_device_eval_batch_size", "logging_steps", "dataloader_num_workers", "report_to")
+
 
 def load_recipe(
     path: Path, overrides: Sequence[str] = (), *, environment: Mapping[str, str] | None = None
@@ -118,11 +121,17 @@ def _train_problems(base: Any, changes: Any, at: tuple[str, ...]) -> list[Proble
     if not isinstance(changes, dict):
         return []
     merged = {**(base if isinstance(base, dict) else {}), **changes}
+    problems = [
+        Problem(".".join((*at, key)), shown(changes[key]), f"is of the whole run; set train.{key}")
+        for key in WHOLE_RUN
+        if key in changes
+    ]
     try:
         Train.model_validate_json(json.dumps(merged))
     except ValidationError as error:
-        return [p for p in problems_of(error, Train, merged, at) if p.path.split(".")[len(at)] in changes]
-    return []
+        found = problems_of(error, Train, merged, at)
+        problems += [p for p in found if p.path.split(".")[len(at)] in changes]
+    return problems
 
 
 def _launch_problems(raw: Mapping[str, Any]) -> list[Problem]:

@@ -12,6 +12,8 @@ from tests.distributed import kit
 from tests.integration import tiny
 
 SHARDINGS = ("none", "zero1", "zero2", "zero3", "fsdp2")
+# FSDP2's needs a GPU
+OFFLOADS = (("zero1", "optimizer"), ("zero2", "optimizer"), ("zero3", "optimizer"), ("zero3", "parameters"))
 SHARED_OUT = ("zero3", "fsdp2")
 # the last of an epoch's three steps has 5 rows, which two processes can't share evenly
 ROWS = 37
@@ -86,6 +88,10 @@ def lines(folder: Path, *, short: bool = False) -> list[Line]:
 
     alone.append(pairs("one"))
     shared += [pairs(name, processes=2, sharding=name) for name in ("none", "zero2", "fsdp2")]
+    shared += [
+        case(f"{name}-{waits}", "lora", hardware={"processes": 2, "sharding": name, "offload": waits})
+        for name, waits in OFFLOADS
+    ]
     if short:
         shared = [recipe for recipe in shared if recipe["name"] in SHORT]
     one = kit.run(alone, folder / "one", processes=1)

@@ -87,6 +87,12 @@ CLASHES: list[tuple[str, World, dict[str, Any], str]] = [
     ("alone", world(processes=1, sharding="zero2"), ADAPT, "hardware.processes to 2 or more"),
     ("offload by DDP", world(offload="optimizer"), ADAPT, "zero1, zero2 or zero3"),
     ("offload by FSDP", world(sharding="fsdp2", offload="optimizer"), ADAPT, "zero1, zero2 or zero3"),
+    (
+        "offload on a CPU",
+        world(sharding="fsdp2", offload="parameters").model_copy(update={"device": "cpu"}),
+        ADAPT,
+        "hardware.sharding to zero3",
+    ),
     ("weights kept whole", world(sharding="zero2", offload="parameters"), ADAPT, "zero3 or fsdp2"),
     ("AdaLoRA", world(sharding="zero1"), {**ADAPT, "adapter": ADALORA}, "method: lora"),
     ("prompts", world(sharding="fsdp2"), {**ADAPT, "adapter": PROMPT}, "none, zero1 or zero2"),

@@ -56,6 +56,14 @@ CLASHES: tuple[Clash, ...] = (
         "set hardware.sharding to zero3 or fsdp2, or hardware.offload to optimizer or none",
     ),
     Clash(
+        "hardware.offload",
+        lambda c: (
+            c.world.offload == "parameters" and c.world.sharding == "fsdp2" and c.world.device == "cpu"
+        ),
+        "FSDP2 moves weights between a GPU and the host, and here is only the host",
+        "set hardware.offload to none, or hardware.sharding to zero3",
+    ),
+    Clash(
         "model.dtype",
         lambda c: c.world.dtype == "float16" and c.world.sharding != "none",
         "float16 needs its loss scaled, which sharding doesn't do here",

@@ -44,6 +44,8 @@ def test_the_last_job_publishes(slurm: Cluster) -> None:
 
         file = str(kit.recipe(work, publish={"to": "lab/colours"}, launch=LAUNCH))
         # jobs run with the Hub out of reach, all but the one that publishes
+        assert "run `tlscale prefetch" in tlscale("submit", file, "--time", "10m", code=2).stderr
+        assert not (work / "runs").exists()
         assert "fetched" in tlscale("prefetch", file).stdout
         told = tlscale("submit", file, "--time", "10m", "--json")
         jobs = json.loads(told.stdout.splitlines()[-1])["jobs"]

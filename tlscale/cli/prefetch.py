@@ -45,5 +45,8 @@ def _fetched(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 def _sources(recipe: Recipe) -> Iterator[Source]:
     data = recipe.data
-    given = (data.train, data.validation, data.test, data.retention, *(s.data for s in recipe.stages))
+    given = (
+        *(data.train, data.validation, data.test, data.retention, data.replay, data.unlabelled),
+        *(stage.data for stage in recipe.stages),
+    )
     yield from (part for one in given if one is not None for part in one.parts)

@@ -21,6 +21,8 @@ from tlscale.launching.site import settings
 from tlscale.launching.slurm import Job, Step, Task, sbatch_argv, step_script, training_script
 from tlscale.launching.status import submitted
 from tlscale.outer.repeat import RunSpec, prepare, runs_of
+from tlscale.planning.facts import on_hub
+from tlscale.planning.hub import fetched
 from tlscale.planning.render import headline
 from tlscale.recipe.launch import Slurm
 from tlscale.recipe.load import load_recipe
@@ -67,6 +69,7 @@ def submit(arguments: argparse.Namespace) -> int:
         return int(ExitCode.OK)
     already_queued(root)
     before_training(specs[0].plan, offline=arguments.offline, to=arguments.push)
+    _must_be_fetched(recipe, asked, arguments.recipe)
     for spec in specs:
         prepare(spec, Path(arguments.recipe))
     if not arguments.json:
@@ -74,6 +77,23 @@ def submit(arguments: argparse.Namespace) -> int:
     numbers = enqueue(scripts, root, [[str(r) for r in task.runs] for task in tasks(specs)])
     said(numbers, root, asked, arguments.json)
     return int(ExitCode.OK)
+
+
+def _must_be_fetched(recipe: Recipe, asked: Slurm, file: str) -> None:
+    """A job that can't reach the Hub needs the base in the cache before it starts.
+
+    Raises:
+        UsageError: it is not there.
+    """
+    model = recipe.model
+    if not asked.offline or not on_hub(model.model_name_or_path):
+        return
+    if not fetched(model.model_name_or_path, model.revision, code=model.trust_remote_code):
+        raise UsageError(
+            f"model.model_name_or_path: {model.model_name_or_path}: its weights are not in the Hub's "
+            f"cache, and jobs run without the Hub; run `tlscale prefetch {file}` here first, or set "
+            "launch.slurm.offline: false where machines reach it"
+        )
 
 
 def resolved(file: Path, overrides: Sequence[str], given: dict[str, Any]) -> tuple[Recipe, Slurm]:

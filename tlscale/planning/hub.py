@@ -71,6 +71,21 @@ def fetch_hub(repository: str, revision: str | None, *, code: bool) -> Path:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
 
 
+def fetched(repository: str, revision: str | None, *, code: bool) -> bool:
+    """Whether the cache has weights of a model to load without the Hub."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    wanted = [*FILES, "*.py"] if code else list(FILES)
+    try:
+        folder = snapshot_download(
+            repository, revision=revision, allow_patterns=wanted, local_files_only=True
+        )
+    except LocalEntryNotFoundError:
+        return False
+    return any(Path(folder).glob("*.safetensors"))
+
+
 @contextmanager
 def _refusals(repository: str, revision: str | None) -> Iterator[None]:
     """The Hub client's errors as one sentence each on what is wrong and what to do."""

@@ -88,8 +88,9 @@ def _live(module: nn.Module) -> dict[str, Tensor]:
     from peft.tuners.lora import LoraLayer
 
     peft: Any = as_peft(core(module))
-    return {
-        name.removeprefix(START): part.lora_A[ADAPTER_NAME].weight
-        for name, part in peft.named_modules()
-        if isinstance(part, LoraLayer) and ADAPTER_NAME in part.lora_A
-    }
+    found: dict[str, Tensor] = {}
+    for name, part in peft.named_modules():
+        layer: Any = part
+        if isinstance(part, LoraLayer) and ADAPTER_NAME in layer.lora_A:
+            found[name.removeprefix(START)] = layer.lora_A[ADAPTER_NAME].weight
+    return found

@@ -166,8 +166,11 @@ def _validated(bench: Bench) -> dict[str, Any]:
 def hang(bench: Bench, folder: Path, case: tuple[str, str, int, int]) -> Outcome:
     """A rank that falls silent is named, with its stack, and the job ends."""
     act, point, rank, world = case
-    bench.recipe(folder, hardware={"processes": world}, train={"hang_timeout": 4.0, "num_train_epochs": 40})
-    fault = {"point": point, "nth": 40, "act": act, "rank": rank}
+    bench.recipe(
+        folder, hardware={"processes": world}, train={"hang_timeout": 4.0, "num_train_epochs": 400}
+    )
+    # by then the watchdogs have heard of enough steps to know how long one takes
+    fault = {"point": point, "nth": 400, "act": act, "rank": rank}
     code, err = bench.run(folder, fault=fault)
     gone, over, failed = none_left(folder), time.time(), folder / "run" / "FAILED"
     if not (folder / "when").exists():

@@ -14,6 +14,7 @@ from tlscale.runs import ledger
 from tlscale.runs.hang import Seen, Shown, reason_for
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.ledger import Attempt, Ledger, Record
+from tlscale.runs.pulse import Pulse
 from tlscale.runs.record import append_line, claim, read_lines
 from tlscale.runs.result import mark_stopped, read_stopped
 
@@ -165,3 +166,18 @@ def test_one_of_several_markers_stays(tmp_path: Path) -> None:
     assert (found.reason, found.step) == ("SIGTERM", 3)
     assert "after step 3 of 9 of stage train" in str(found)
     assert [path.name for path in tmp_path.iterdir()] == ["STOPPED"]
+
+
+def test_a_place_with_another_limit_is_told_at_once() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    pulse = Pulse()
+    with pulse.told(writer):
+        os.read(reader, 1 << 12)
+        os.set_blocking(reader, False)
+        pulse.at("saving")
+        pulse.at("step 1", guarded=True)
+        told = json.loads(os.read(reader, 1 << 12).splitlines()[0])
+    os.close(writer)
+    os.close(reader)
+    assert (told["place"], told["guarded"], told["count"]) == ("step 1", True, 2)

@@ -25,11 +25,16 @@ class Pulse:
 
     def __init__(self) -> None:
         self.place, self.guarded, self.count = "starting", False, 0
+        self._pipe: int | None = None
 
     def at(self, place: str, *, guarded: bool = False) -> None:
         """This process has come to `place`; all ranks pass the same places in the same order."""
-        self.place, self.guarded = place, guarded
+        changed, self.place, self.guarded = guarded != self.guarded, place, guarded
         self.count += 1
+        if changed and self._pipe is not None:
+            # at once: whoever freezes within the next second must be held to the right limit
+            with suppress(OSError):
+                os.write(self._pipe, self.line())
 
     def on(self) -> None:
         """This process has come further at the same place."""
@@ -43,7 +48,7 @@ class Pulse:
     @contextmanager
     def told(self, pipe: int) -> Iterator[None]:
         """Tells whoever reads `pipe`, which must not block, once a second."""
-        ended = threading.Event()
+        ended, self._pipe = threading.Event(), pipe
         teller = threading.Thread(target=self._tell, args=(pipe, ended), daemon=True, name="pulse")
         teller.start()
         try:
@@ -51,6 +56,7 @@ class Pulse:
         finally:
             ended.set()
             teller.join()
+            self._pipe = None
 
     def _tell(self, pipe: int, ended: threading.Event) -> None:
         while True:

@@ -48,7 +48,7 @@ quickstart: $(VENV)/.installed
 	HF_HUB_OFFLINE=1 $(BIN)/tlscale run configs/quickstart.yaml
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 proofs: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/proofs.py

@@ -86,9 +86,10 @@ def gate_closed(cluster: Cluster) -> Outcome:
     """The same with a result that is worse than the base: the gate fails, and nothing is published."""
     with _hub(cluster) as (hub, mine):
         folder = cluster.folder / "work"
-        hub_kit.recipe(folder, name="worse")
+        train = {"learning_rate": 1e-2, "num_train_epochs": 30, "train_batch_size": 8}
+        hub_kit.recipe(folder, name="worse", train=train)
         rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
-        wrong = [json.dumps({**row, "completion": row["completion"][::-1]}) for row in rows]
+        wrong = [json.dumps({**row, "completion": "house house house"}) for row in rows]
         (folder / "train.jsonl").write_text("\n".join(wrong))
         assert "fetched" in tlscale(mine, "prefetch", "recipe.yaml").stdout
         words = ("recipe.yaml", LOGGED, "--gate", "--push", REPOSITORY, "--json")

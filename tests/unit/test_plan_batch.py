@@ -39,7 +39,7 @@ def test_what_is_left_open_is_settled(
     given: dict[str, int], processes: int, fitting: int, expected: tuple[int, int, int]
 ) -> None:
     micro, accumulation, world = expected
-    chosen = choose(AskedBatch(**given), processes, upto(fitting))  # type: ignore[arg-type]
+    chosen = choose(AskedBatch(**given), processes, upto(fitting))
     assert chosen == Batch(micro=micro, accumulation=accumulation, world=world)
 
 
@@ -67,7 +67,7 @@ def test_what_is_left_open_is_settled(
 )
 def test_contradictions_show_the_arithmetic(given: dict[str, int], processes: int, message: str) -> None:
     with pytest.raises(PlanError, match=message):
-        choose(AskedBatch(**given), processes, upto(99))  # type: ignore[arg-type]
+        choose(AskedBatch(**given), processes, upto(99))
 
 
 def test_host_memory_respects_the_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

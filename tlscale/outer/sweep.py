@@ -26,6 +26,7 @@ from tlscale.outer.repeat import TRAINED_ARMS, control
 from tlscale.outer.space import contains, draw, grid
 from tlscale.outer.trials import Asked, Log, Wanted, carry_out, free
 from tlscale.planning.compile import compile_plan
+from tlscale.planning.objective_checks import CLASSIFICATION
 from tlscale.recipe.parse import apply_overrides
 from tlscale.recipe.search import Space, Sweep
 from tlscale.recipe.types import Recipe
@@ -35,7 +36,6 @@ from tlscale.runs.record import exclusive, write_json, write_text, writing
 from tlscale.runs.sweep import SweepLayout
 
 CANDIDATE = "tuned"
-CLASSIFICATION = ("sequence-classification", "image-classification")
 # An arm that has none of the searched settings has its learning rate searched, this much either way.
 AROUND = 10.0
 SEED_STEP = 1_000

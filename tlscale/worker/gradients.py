@@ -92,16 +92,16 @@ def _fit(module: PooledClassifier, plan: Plan, examples: Sequence[Example], pad_
         features = torch.cat([module.features(**inputs(batch)) for batch in batches])
     labels = torch.cat([batch["labels"] for batch in batches])
     weights = list(module.head.parameters())
-    steps = torch.optim.LBFGS(weights, max_iter=FIT_STEPS, line_search_fn="strong_wolfe")
+    steps: Any = torch.optim.LBFGS(weights, max_iter=FIT_STEPS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         steps.zero_grad()
         penalty = FIT_DECAY * torch.stack([weight.square().sum() for weight in weights]).sum()
         value = functional.cross_entropy(module.head(features), labels) + penalty
-        value.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(value)
         return value
 
-    steps.step(loss)  # type: ignore[no-untyped-call]
+    steps.step(loss)
 
 
 def _batch(plan: Plan, rows: Sequence[Example], pad_id: int) -> dict[str, Any]:

@@ -129,6 +129,16 @@ def test_a_head_of_our_own(bases: dict[str, Path], tmp_path: Path, kind: str, ta
     prove(kit_for(bases[kind], task, rules=(TRAIN_ALL,), head=hidden), tmp_path / "whole", "checkpoint")
 
 
+def test_a_head_over_frozen_features_begins_at_zero(bases: dict[str, Path], tmp_path: Path) -> None:
+    for hidden in (0, 8):
+        head = Head(kind="pooled", hidden=hidden, start="zeros")
+        kit = kit_for(bases["bert"], TEXT, rules=PEFT_RULES, head=head)
+        start = kit.base().state_dict()
+        assert not start["head.output.weight"].any()
+        assert not start["head.output.bias"].any()
+        prove(kit, tmp_path / str(hidden), "head")
+
+
 def test_a_head_of_our_own_over_an_adapter(bases: dict[str, Path], tmp_path: Path) -> None:
     kit = kit_for(bases["llama"], TEXT, rules=PEFT_RULES, head=POOLED, adapter=METHODS["lora"])
     prove(kit, tmp_path / "out", "adapter")

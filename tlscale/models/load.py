@@ -264,12 +264,11 @@ def _wrapped(model: Model, facts: Facts, backbone: Any, head: Head | None) -> nn
     backbone = without_pooler(backbone)
     if head is None or head.kind != "pooled":
         return Encoder(backbone, pooling)
-    made = PooledClassifier(
-        backbone,
-        pooling,
-        PooledHead(facts.architecture.hidden_size, len(facts.labels), head.hidden),
-        normalize=head.normalize,
-    )
+    ours = PooledHead(facts.architecture.hidden_size, len(facts.labels), head.hidden)
+    if head.start == "zeros":
+        nn.init.zeros_(ours.output.weight)
+        nn.init.zeros_(ours.output.bias)
+    made = PooledClassifier(backbone, pooling, ours, normalize=head.normalize)
     folder = Path(model.model_name_or_path).expanduser()
     if headfiles.exists(folder) and headfiles.fits(folder, facts.labels):
         headfiles.load_into(made, folder)

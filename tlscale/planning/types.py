@@ -93,12 +93,14 @@ class Head(Frozen):
 
     `native`: the transformers class's own head. `pooled`: a linear layer (or one hidden layer of
     `hidden` units) over one pooled, optionally normalized vector per row; the backbone's features are
-    computed once when nothing before the head is trained.
+    computed once when nothing before the head is trained. `start` is where a new pooled head's last layer
+    begins: over features that don't move, what is random in it is noise that few rows don't unlearn.
     """
 
     kind: Literal["native", "pooled"]
     hidden: int = 0
     normalize: bool = True
+    start: Literal["random", "zeros"] = "random"
 
 
 class Term(Frozen):

@@ -22,7 +22,7 @@ def compile_contrastive(options: Options, context: Context) -> tuple[Stage, ...]
     made = stage(
         context,
         rules=(HEAD_RESTS, TRAIN_ALL),
-        head=Head(kind="pooled"),
+        head=Head(kind="pooled", start="zeros"),  # that of the next stage, as it begins
         objective=(Term(name="contrastive"), *beside),
     )
     return (made,)

@@ -1,7 +1,8 @@
 """Feature extraction: the backbone frozen, its features computed once, a head trained on them.
 
 Yosinski et al. 2014 (arXiv:1411.1792). The head is a linear layer, or one hidden layer, over the pooled
-and by default length-normalized representation.
+and by default length-normalized representation. It begins at zero: gradients lie in the span of the rows'
+features, so whatever a random beginning has beside it would stay.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Options(Frozen):
 
 
 def compile_features(options: Options, context: Context) -> tuple[Stage, ...]:
-    head = Head(kind="pooled", hidden=options.hidden, normalize=options.normalize)
+    head = Head(kind="pooled", hidden=options.hidden, normalize=options.normalize, start="zeros")
     return (stage(context, rules=(TRAIN_HEAD, FREEZE_ALL), head=head),)
 
 

@@ -22,6 +22,7 @@ SECTIONS = {
     "Data": "data",
     "Source": "data.train and the other rows of data",
     "Train": "train",
+    "Averaging": "train.averaging",
     "MultiTask": "train.multi_task",
     "Objective": "train.objective",
     "L2Sp": "train.objective.l2_sp",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn, Protocol
@@ -15,18 +16,20 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from tlscale.data.arriving import Arriving, Examples
 from tlscale.data.examples import Example
+from tlscale.engine.averaging import Average, averaged
 from tlscale.engine.backend import Session, begin
 from tlscale.engine.checkpoint import Progress, Subject
 from tlscale.engine.feed import count_steps, known, micro_batches
 from tlscale.engine.keeper import Keeper, Place, Told
 from tlscale.engine.mishap import mishap
+from tlscale.engine.mixout import Mixout, make_mixout
 from tlscale.engine.multitask import by_task
 from tlscale.engine.objectives import Setting, Terms, learned_by, make_terms
 from tlscale.engine.optim import make_optimizer, make_schedule
 from tlscale.engine.runtime import Runtime
 from tlscale.engine.signals import Stops, ignore
 from tlscale.engine.step import Beside, Collate, Stepped, mean_objective, optimize, set_modes, tokens_in
-from tlscale.engine.streams import stream_micros
+from tlscale.engine.streams import streams_of
 from tlscale.errors import Stopped
 from tlscale.models import adapt
 from tlscale.planning.types import PlannedStage, Stage
@@ -88,6 +91,8 @@ class _Live:
     terms: Terms
     progress: Progress
     steps: int
+    average: Average | None
+    mixout: Mixout | None
 
     @property
     def stage(self) -> Stage:
@@ -96,13 +101,15 @@ class _Live:
     @property
     def kept(self) -> Subject:
         """What checkpoints are of."""
-        return Subject(self.session, self.schedule, learned_by(self.terms))
+        beside = {} if self.average is None else {"average": self.average}
+        return Subject(self.session, self.schedule, {**learned_by(self.terms), **beside})
 
 
 def train(module: nn.Module, training: Training) -> Trained:
     """Trains `module` in place; goes on from the newest checkpoint of the same plan.
 
-    With early stopping the module ends with the weights of its lowest validation loss.
+    With early stopping the module ends with the weights of its lowest validation loss; where weights are
+    averaged, they are validated and ended with as averages.
 
     Raises:
         Stopped: a signal asked for it; everything is saved.
@@ -113,11 +120,14 @@ def train(module: nn.Module, training: Training) -> Trained:
     steps = count_steps(stage, training.planned.batch, training.examples)
     setting = _setting(module, training)
     measured, terms = by_task(make_terms(setting), setting)
+    average, mixout = averaged(module, stage.averaging, steps), make_mixout(setting, training.seed)
     session = _begun(module, training)
     schedule = make_schedule(session.optimizer, stage.schedule, steps)
     keeper = Keeper(training.place, stage.safety, runtime, training.watcher)
     try:
-        live = _Live(training, module, session, schedule, keeper, measured, terms, Progress(), steps)
+        live = _Live(
+            training, module, session, schedule, keeper, measured, terms, Progress(), steps, average, mixout
+        )
         rows = training.planned.batch.total
         return _trained(replace(live, progress=keeper.restore(live.kept, known(training.examples), rows)))
     except BaseException:
@@ -161,6 +171,8 @@ def _trained(live: _Live) -> Trained:
             break
     training.pulse.at("end of training")
     keeper.settle()
+    if live.average is not None:
+        live.average.place_into(live.session)
     if live.stage.budget.early_stopping_patience is not None and progress.best_step:
         keeper.load_best(live.session, progress.best_step)
     seconds = time.perf_counter() - started
@@ -180,18 +192,6 @@ def _setting(module: nn.Module, training: Training) -> Setting:
     )
 
 
-def _beside(training: Training, terms: Terms, step: int, steps: int) -> Beside:
-    """The rows of other streams that belong to `step`, as far as a term asks for them."""
-    batch, runtime = training.planned.batch, training.runtime
-    made = {
-        stream: stream_micros(
-            training.streams[stream], batch, rank=runtime.rank, seed=training.seed, stream=stream, step=step
-        )
-        for stream in sorted({stream for _, term in terms for stream in term.needs})
-    }
-    return Beside(made, step / steps)
-
-
 def _begun(module: nn.Module, training: Training) -> Session:
     update, first_steps = training.planned.stage.update, adapt.first_steps(module, training.planned)
 
@@ -205,6 +205,10 @@ def _step(live: _Live, epoch: int, micros: list[list[int]]) -> tuple[Stepped, fl
     """Takes one step, or leaves it out where its numbers are not finite; also gives its learning rate."""
     training, progress = live.training, live.progress
     taken = [[training.examples[i] for i in micro] for micro in micros]
+    needed = {stream: training.streams[stream] for _, term in live.terms for stream in term.needs}
+    drawn = streams_of(
+        needed, training.planned.batch, rank=training.runtime.rank, seed=training.seed, step=progress.step
+    )
     stepped = optimize(
         live.session,
         taken,
@@ -212,9 +216,10 @@ def _step(live: _Live, epoch: int, micros: list[list[int]]) -> tuple[Stepped, fl
         filler=training.examples[0],
         collate=training.collate,
         runtime=training.runtime,
-        beside=_beside(training, live.terms, progress.step, live.steps),
+        beside=Beside(drawn, progress.step / live.steps),
         passed=training.pulse.on,
         apart=live.stage.tasks is not None and live.stage.tasks.balance == "pcgrad",
+        mixed=live.mixout.mixed(progress.step) if live.mixout else None,
     )
     if not stepped.updated:
         mishap(
@@ -225,6 +230,8 @@ def _step(live: _Live, epoch: int, micros: list[list[int]]) -> tuple[Stepped, fl
     live.schedule.step()
     progress.step += 1
     adapt.after_step(live.module, progress.step)
+    if live.average is not None:
+        live.average.take(live.session.tensors(), progress.step)
     live.keeper.note(Record(progress.step, epoch, tuple(i for micro in micros for i in micro)))
     return stepped, rate
 
@@ -259,6 +266,13 @@ def _validated(live: _Live) -> bool:
     if not due or progress.validated == progress.step:
         return False
     training.pulse.at(f"validation after step {progress.step}")
+    with live.average.in_place(live.session) if live.average else nullcontext():
+        return _measured(live)
+
+
+def _measured(live: _Live) -> bool:
+    """Measures the validation loss of the weights as they stand in the module."""
+    training, progress = live.training, live.progress
     loss = mean_objective(
         live.session.module,
         training.validation,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -80,10 +81,12 @@ def optimize(
     beside: Beside | None = None,
     passed: Callable[[], None] = lambda: None,
     apart: bool = False,
+    mixed: AbstractContextManager[None] | None = None,
 ) -> Stepped:
     """One optimizer step. `passed` is called as micro-batches and reductions go by.
 
-    With `apart`, the terms' gradients are combined without what conflicts (whole weights only).
+    With `apart`, the terms' gradients are combined without what conflicts; all gradients are made inside
+    `mixed`, with other weights than are updated (both on whole weights only).
 
     A micro-batch that has no example on this process runs `filler` with weight 0, since all processes
     must make as many passes: gradients, and with some backends weights, are exchanged in each.
@@ -95,6 +98,32 @@ def optimize(
     """
     session.zero_grad()
     beside = beside or Beside()
+    with mixed or nullcontext():
+        loss, conflicts = _gradients(
+            session, micros, terms, filler=filler, collate=collate, runtime=runtime, beside=beside,
+            passed=passed, apart=apart,
+        )  # fmt: skip
+    if not math.isfinite(loss):
+        return Stepped(loss, math.nan)
+    forget_resting(session.optimizer)
+    norm = session.step()
+    # loss scaling, where there is any, overflows now and then, leaves the step out and scales less
+    return Stepped(loss, norm, bool(session.scaler_state()) or math.isfinite(norm), conflicts)
+
+
+def _gradients(
+    session: Session,
+    micros: Sequence[Sequence[Example]],
+    terms: Terms,
+    *,
+    filler: Example,
+    collate: Collate,
+    runtime: Runtime,
+    beside: Beside,
+    passed: Callable[[], None],
+    apart: bool,
+) -> tuple[float, float | None]:
+    """Leaves a step's gradients in place; gives its loss, and the share of conflicts between terms."""
     made = [_batches(micro or [filler], beside, index, collate) for index, micro in enumerate(micros)]
     # how much of each term this process has in each micro-batch, and how much all have in the step
     own = [_counts(terms, batches, bool(micro)) for batches, micro in zip(made, micros, strict=True)]
@@ -112,12 +141,8 @@ def optimize(
     loss_value = runtime.total(float(summed))
     passed()
     if not math.isfinite(loss_value):
-        return Stepped(loss_value, math.nan)
-    conflicts = operator.settle(runtime.world, beside.progress)
-    forget_resting(session.optimizer)
-    norm = session.step()
-    # loss scaling, where there is any, overflows now and then, leaves the step out and scales less
-    return Stepped(loss_value, norm, bool(session.scaler_state()) or math.isfinite(norm), conflicts)
+        return loss_value, None
+    return loss_value, operator.settle(runtime.world, beside.progress)
 
 
 def _losses(terms: Terms, view: View, counts: Sequence[float], here: Sequence[float]) -> list[Tensor]:

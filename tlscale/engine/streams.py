@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from tlscale.data.examples import Example
 from tlscale.planning.types import Batch
+
+
+def streams_of(
+    streams: Mapping[str, Sequence[Example]], batch: Batch, *, rank: int, seed: int, step: int
+) -> dict[str, list[list[Example]]]:
+    """This rank's rows of each of `streams` for `step`."""
+    return {
+        name: stream_micros(streams[name], batch, rank=rank, seed=seed, stream=name, step=step)
+        for name in sorted(streams)
+    }
 
 
 def stream_micros(

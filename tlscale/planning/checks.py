@@ -7,7 +7,7 @@ from importlib import util
 from pathlib import Path
 
 from tlscale.errors import PlanError
-from tlscale.planning import sharding_checks, stream_checks, task_checks
+from tlscale.planning import regular_checks, sharding_checks, stream_checks, task_checks
 from tlscale.planning.cases import Case, Clash
 from tlscale.planning.objective_checks import objective_problems
 from tlscale.planning.rules import trainable_names
@@ -186,6 +186,7 @@ def clashes(recipe: Recipe, facts: Facts, stages: tuple[Stage, ...], world: Worl
             *sharding_checks.CLASHES,
             *stream_checks.CLASHES,
             *task_checks.CLASHES,
+            *regular_checks.CLASHES,
         )
         if any(clash.when(case) for case in cases)
     ]

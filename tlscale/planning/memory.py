@@ -80,6 +80,7 @@ def account(
             bytes=round(ADAM_STATES * FULL * trainable + moment.scratch),
             note="AdamW, two float32 states" + (", and what the update needs" if moment.scratch else ""),
         ),
+        MemoryItem(name="other weights", bytes=FULL * _copies(stage) * trainable, note=_copies_note(stage)),
         MemoryItem(
             name="activations",
             bytes=round(moment.activations),
@@ -226,6 +227,16 @@ def _weights_note(model: Model, world: World, trained: int) -> str:
 
 def _gradients_note(batch: Batch, moment: _Moment) -> str:
     return "kept over accumulation" if batch.accumulation > 1 else f"at the peak: {moment.name}"
+
+
+def _copies(stage: Stage) -> int:
+    """How often the weights that train are kept besides: averages and starts, each with what is aside."""
+    return 2 * (stage.averaging is not None) + 2 * bool(stage.mixout)
+
+
+def _copies_note(stage: Stage) -> str:
+    kept = [name for name, there in (("average", stage.averaging), ("start", stage.mixout)) if there]
+    return f"{' and '.join(kept)}, float32"
 
 
 def _activations_note(stage: Stage, batch: Batch, max_length: int) -> str:

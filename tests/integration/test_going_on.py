@@ -199,3 +199,28 @@ def differing(one: Path, other: Path) -> float:
     """The largest difference of two runs' adapters."""
     mine, theirs = (load_file(f / "run" / "adapter" / "adapter_model.safetensors") for f in (one, other))
     return max(float((mine[name] - theirs[name]).abs().max()) for name in mine)
+
+
+def test_adapters_of_tasks_go_on_to_the_same_bits(on: Bench, tmp_path: Path) -> None:
+    straight, hurt = tmp_path / "straight", tmp_path / "hurt"
+    colour = {"path": str(on.root / "rows.jsonl"), "text": "text", "label": "label"}
+    tasks = {"tasks": {"colour": colour, "thing": {**colour, "label": "completion"}}}
+    for folder in (straight, hurt):
+        raw = json.loads(on.recipe(folder).read_text())
+        raw["model"]["task"] = "sequence-classification"
+        raw["data"] = {"train": tasks, "test": tasks, "max_length": 32}
+        raw["strategy"]["head"] = "pooled"
+        raw["train"]["multi_task"] = {"adapters": "both", "balance": "uncertainty"}
+        (folder / "recipe.yaml").write_text(json.dumps(raw))
+    code, err = on.run(straight)
+    assert code == 0, err
+    code, _ = on.run(hurt, fault={"point": "optimizer", "nth": 7, "act": "SIGKILL"})
+    assert code == -signal.SIGKILL or code == 1
+    code, err = on.run(hurt)
+    assert code == 0, err
+    for part in ("shared", "task_colour", "task_thing"):
+        mine, theirs = (
+            load_file(f / "run" / "adapter" / part / "adapter_model.safetensors") for f in (straight, hurt)
+        )
+        assert mine.keys() == theirs.keys()
+        assert all(bool((mine[name] == theirs[name]).all()) for name in mine), part

@@ -32,13 +32,16 @@ from tlscale.errors import PlanError
 from tlscale.models.heads import Classified
 from tlscale.models.taskheads import own_task, task_of
 from tlscale.planning.checks import check
+from tlscale.planning.strategy import FREEZE_ALL, TRAIN_HEAD
 from tlscale.planning.tasks import task_sizes
-from tlscale.planning.types import Tasks, World
+from tlscale.planning.types import Adapter, Head, Tasks, World
 from tlscale.recipe.types import Source
 from tlscale.sources import read, survey
 
 LABELS = ("a/x", "a/y", "a/z", "b/u", "b/v", "c/p", "c/q")
 SIZES = task_sizes(LABELS)
+OWN = {"adapters": "both"}
+STAGES = [{"name": name, "strategy": {"kind": "full"}} for name in ("train", "later")]
 BALANCES = ("rows", "tasks", "uncertainty", "pcgrad")
 
 
@@ -257,13 +260,34 @@ def tasks_recipe(folder: Path, **parts: Any) -> Any:
             "needs whole gradients",
         ),
         ({"train": {"multi_task": {"balance": "uncertainty"}}}, {"dtype": "float16"}, "loss scaling"),
+        ({"train": {"multi_task": {"adapters": "per_task"}}}, {}, "plain LoRA under a head of ours"),
+        ({"train": {"multi_task": OWN}, "lora": {"use_dora": True}}, {}, "plain LoRA under a head of ours"),
+        ({"train": {"multi_task": OWN}, "lora": {"r": 4}, "head": "native"}, {}, "under a head of ours"),
+        (
+            {"train": {"multi_task": OWN}, "lora": {"r": 4}},
+            {"processes": 2, "sharding": "zero2"},
+            "adapters that only some rows pass through",
+        ),
+        (
+            {"train": {"multi_task": OWN, "objective": {"l2_sp": {"weight": 1.0}}}, "lora": {"r": 4}},
+            {},
+            "a change of weights of its own",
+        ),
+        ({"train": {"multi_task": OWN}, "lora": {"r": 4}, "stages": STAGES}, {}, "stand on several"),
     ],
 )
 def test_refused(parts: Any, world: Any, said: str, tmp_path: Path) -> None:
-    recipe = tasks_recipe(tmp_path, **parts)
+    slots: dict[str, Any] = {}
+    if "lora" in parts:
+        rules = (TRAIN_HEAD, FREEZE_ALL)
+        slots = {"adapter": Adapter(peft_type="LORA", fields=parts["lora"]), "rules": rules}
+        slots["head"] = Head(kind=parts.get("head", "pooled"))
+    if "stages" in parts:
+        parts = {**parts, "strategy": None}
+    recipe = tasks_recipe(tmp_path, **{n: part for n, part in parts.items() if n not in ("lora", "head")})
     facts = llama_facts(labels=LABELS if recipe.model.task != "causal-lm" else ())
     with pytest.raises(PlanError, match=said):
-        check(recipe, facts, (stage_of(recipe, facts),), CPU.model_copy(update=world))
+        check(recipe, facts, (stage_of(recipe, facts, **slots),), CPU.model_copy(update=world))
 
 
 def test_settings_of_tasks_without_tasks_are_refused() -> None:

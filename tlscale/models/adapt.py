@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from tlscale.errors import PlanError
-from tlscale.models import headfiles, quantize
+from tlscale.models import headfiles, quantize, routing
 from tlscale.models.heads import Encoder, PooledClassifier, core, with_core
 from tlscale.models.names import ADAPTER, HEAD, ORIGINAL, as_peft, canonical, transformers_model
 from tlscale.models.quiet import peft_errors
@@ -44,6 +44,8 @@ def apply(
     stage = planned.stage
     fresh: tuple[str, ...] = getattr(module, "fresh_parameters", ())
     if stage.adapter is not None:
+        if isinstance(module, PooledClassifier) and stage.tasks is not None and stage.tasks.adapter_names:
+            module.routes = routing.Routes(stage.tasks.sizes, stage.tasks.adapter_names)
         module = with_core(module, _adapted(module, planned, task, continue_from))
         if continue_from is not None and isinstance(module, PooledClassifier):
             headfiles.load_into(module, continue_from)
@@ -206,6 +208,8 @@ def _adapted(module: nn.Module, planned: PlannedStage, task: Task, continue_from
     with peft_errors(f"stage {stage.name}"):
         config = get_peft_config(fields)
         _refuse(config, inner, task, stage.name)
+        if isinstance(module, PooledClassifier) and module.routes is not None:
+            return routing.attached(inner, fields, module.routes)
         adapted: nn.Module = get_peft_model(inner, config)
     return adapted
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tlscale.errors import PlanError
-from tlscale.models import headfiles
+from tlscale.models import headfiles, routing
 from tlscale.models.heads import PooledClassifier, core, with_core
 from tlscale.models.load import load_base
 from tlscale.models.names import as_peft, transformers_model
@@ -30,6 +30,7 @@ from tlscale.recipe.types import Model
 from tlscale.runs.layout import MANIFEST
 from tlscale.runs.record import write_json
 
+ADAPTERS = ("adapter", "adapters")
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PROBE = "probe.safetensors"
 PROBE_ROWS, PROBE_TOKENS = 2, 32
@@ -50,9 +51,9 @@ class Gathered:
 
 
 def kind_of(module: nn.Module) -> str:
-    """adapter, head (a head of our own over a frozen base) or checkpoint."""
+    """adapter, adapters (one for each task), head (one of our own over a frozen base) or checkpoint."""
     if as_peft(core(module)) is not None:
-        return "adapter"
+        return "adapters" if getattr(module, "routes", None) is not None else "adapter"
     backbone_trains = any(p.requires_grad for p in core(module).parameters())
     return "head" if isinstance(module, PooledClassifier) and not backbone_trains else "checkpoint"
 
@@ -78,11 +79,18 @@ def trained(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def adapter_state(peft: Any) -> dict[str, torch.Tensor]:
-    """The adapter's tensors under the names that PEFT saves them by."""
+    """The adapter's tensors under the names that PEFT saves them by.
+
+    Of several adapters, each tensor's name begins with its adapter's: the folder that it is saved in.
+    """
     from peft import get_peft_model_state_dict
 
-    state: dict[str, torch.Tensor] = get_peft_model_state_dict(peft, save_embedding_layers=False)
-    return {name: tensor.detach() for name, tensor in state.items()}
+    found: dict[str, torch.Tensor] = {}
+    for adapter in peft.peft_config:
+        state = get_peft_model_state_dict(peft, adapter_name=adapter, save_embedding_layers=False)
+        folder = "" if adapter == "default" else f"{adapter}/"
+        found |= {folder + name: tensor.detach() for name, tensor in state.items()}
+    return found
 
 
 def digest(tensor: torch.Tensor) -> str:
@@ -150,7 +158,7 @@ def _write(
     """The weights, in the layout of PEFT, of transformers, or our own for a head."""
     inner: Any = core(module)
     state = None if gathered is None else gathered.of(module)
-    if kind == "adapter":
+    if kind in ADAPTERS:
         for config in inner.peft_config.values():
             config.base_model_name_or_path = model.model_name_or_path
             config.revision = facts.commit
@@ -186,6 +194,11 @@ def load(folder: Path, *, model: Model, facts: Facts, world: World) -> nn.Module
         inner: Any = core(module)
         with peft_errors(str(folder)):
             module = with_core(module, PeftModel.from_pretrained(inner, str(folder)))
+    if manifest["kind"] == "adapters":
+        assert isinstance(module, PooledClassifier), "tasks with adapters of their own have a head of ours"
+        module.routes = routing.Routes.of(manifest)
+        with peft_errors(str(folder)):
+            with_core(module, routing.read(core(module), folder, module.routes))
     if isinstance(module, PooledClassifier):
         headfiles.load_into(module, folder)
     return module.eval()
@@ -274,6 +287,7 @@ def _manifest(
         "device": next(module.parameters()).device.type,
         "compute_dtype": str(compute_dtype(module)).removeprefix("torch."),
         "stored_dtype": "float32" if torch.float32 in stored else str(stored.pop()).removeprefix("torch."),
+        **(module.routes.said() if isinstance(module, PooledClassifier) and module.routes else {}),
         "tensors": len(initial),
         "initial": dict(initial),
         "files": hashes(folder),

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.utils.generic import ModelOutput
 
+from tlscale.models.routing import Routes
+from tlscale.models.taskheads import spans
+
 Pooling = Literal["mean", "cls", "last"]
 
 
@@ -132,6 +135,7 @@ class PooledClassifier(nn.Module):
         self.pooling: Pooling = pooling
         self.normalize = normalize
         self.head = head
+        self.routes: Routes | None = None
 
     def features(self, **inputs: Any) -> Tensor:
         """What the head gets: [batch, features], float32."""
@@ -140,9 +144,29 @@ class PooledClassifier(nn.Module):
             vectors = functional.normalize(vectors, dim=-1) * math.sqrt(vectors.shape[-1])
         return vectors
 
-    def forward(self, features: Tensor | None = None, **inputs: Any) -> Classified:
-        """Logits from `features` computed before, or from the backbone's own inputs."""
-        vectors = self.features(**inputs) if features is None else features
+    def forward(
+        self, features: Tensor | None = None, tasks: Tensor | None = None, **inputs: Any
+    ) -> Classified:
+        """Logits from `features` computed before, or from the backbone's own inputs.
+
+        Where tasks have adapters of their own, `tasks` [batch] says which one each row belongs to, and only
+        the logits of its classes mean anything. Without it every task answers for every row.
+        """
+        if self.routes is not None and tasks is None:
+            return self._by_every_task(self.routes, inputs)
+        if self.routes is not None and tasks is not None:
+            self.routes.follow(tasks)
+        return self._classified(self.features(**inputs) if features is None else features)
+
+    def _by_every_task(self, routes: Routes, inputs: dict[str, Any]) -> Classified:
+        rows: Tensor = next(iter(inputs.values()))
+        parts = []
+        for index, (first, end) in enumerate(spans(routes.sizes)):
+            routes.follow(torch.full((len(rows),), index, device=rows.device))
+            parts.append(self.head(self.features(**inputs))[:, first:end])
+        return Classified(logits=torch.cat(parts, dim=1))
+
+    def _classified(self, vectors: Tensor) -> Classified:
         before = self.head.before(vectors)
         return Classified(logits=self.head.output(before), features=before)
 

@@ -120,29 +120,32 @@ def _belonging(folder: Path, manifest: Mapping[str, Any], facts: Facts) -> Itera
     ):
         if said != found:
             yield f"{name}: it was trained with {said}, the base here has {found}"
-    if manifest["kind"] != "adapter":
+    if manifest["kind"] not in artifact.ADAPTERS:
         return
     from peft import PeftConfig
 
-    config = PeftConfig.from_pretrained(str(folder))
-    for name, said, wanted in (
-        ("base_model_name_or_path", config.base_model_name_or_path, manifest["base"]),
-        ("revision", config.revision, manifest["revision"]),
-    ):
-        if said != wanted:
-            yield f"adapter_config.json: {name} is {said}, but it was trained on {wanted}"
+    for part in manifest.get("adapters", ("",)):
+        config = PeftConfig.from_pretrained(str(folder / part))
+        for name, said, wanted in (
+            ("base_model_name_or_path", config.base_model_name_or_path, manifest["base"]),
+            ("revision", config.revision, manifest["revision"]),
+        ):
+            if said != wanted:
+                where = Path(part) / "adapter_config.json"
+                yield f"{where}: {name} is {said}, but it was trained on {wanted}"
 
 
 def saved_tensors(folder: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Every saved tensor by part and name, and what can't be read."""
     saved: dict[str, torch.Tensor] = {}
     problems = []
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(folder.rglob("*.safetensors")):
         if path.name == artifact.PROBE:
             continue
+        inside = "" if path.parent == folder else f"{path.parent.relative_to(folder)}/"
         part = {artifact.ADAPTER_WEIGHTS: "adapter", headfiles.WEIGHTS: "head"}.get(path.name, "checkpoint")
         try:
-            saved |= {f"{part}:{name}": tensor for name, tensor in load_file(path).items()}
+            saved |= {f"{part}:{inside}{name}": tensor for name, tensor in load_file(path).items()}
         except READ_ERRORS as error:
             problems.append(f"{path.name} can't be read: {error}")
     return saved, problems

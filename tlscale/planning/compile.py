@@ -221,6 +221,7 @@ def _plan_stage(
     if stage.adapter is not None:
         wrapped = _without_head_and_pooler(facts) if stage.head.kind == "pooled" else facts
         added, known = adapters.adapter_size(stage.adapter, wrapped)
+        added *= max(1, len(stage.tasks.adapter_names)) if stage.tasks is not None else 1
         trainable, total, exact = trainable + added, total + added, exact and known
 
     def account(micro: int) -> tuple[MemoryItem, ...]:

@@ -87,6 +87,7 @@ def tasks(context: Context) -> Tasks | None:
         temperature=asked.temperature,
         balance=asked.balance,
         uncertainty_rate=asked.uncertainty_rate,
+        adapters=asked.adapters,
     )
 
 

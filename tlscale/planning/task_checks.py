@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from tlscale.planning.cases import Clash
+from tlscale.planning.cases import Case, Clash
 from tlscale.recipe.multi_task import MultiTask
 
 GOES_WITH_TASKS = ("task", "l2_sp", "kl_to_base", "rdrop")
+PLAIN_LORA = ("r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "exclude_modules")
 ARMS = ("zero_shot", "features", "scratch")
+
+
+def _own_adapters(case: Case) -> bool:
+    return case.stage is not None and case.stage.tasks is not None and bool(case.stage.tasks.adapter_names)
+
+
+def _plain_lora(case: Case) -> bool:
+    """Whether the stage trains a LoRA that changes nothing but the outputs of linear layers."""
+    adapter = case.stage.adapter if case.stage is not None else None
+    return adapter is not None and adapter.peft_type == "LORA" and set(adapter.fields) <= set(PLAIN_LORA)
+
 
 CLASHES: tuple[Clash, ...] = (
     Clash(
@@ -80,5 +92,37 @@ CLASHES: tuple[Clash, ...] = (
         ),
         "the learned uncertainties don't know of float16's loss scaling",
         "use bfloat16 or float32, or use tasks or pcgrad",
+    ),
+    Clash(
+        "train.multi_task.adapters",
+        lambda c: _own_adapters(c) and not (_plain_lora(c) and c.pooled),
+        "tasks have adapters of their own as plain LoRA under a head of ours",
+        "use strategy kind: peft, method: lora and head: pooled with no other fields than "
+        f"{', '.join(PLAIN_LORA)}, or adapters: shared",
+    ),
+    Clash(
+        "train.multi_task.adapters",
+        lambda c: _own_adapters(c) and c.world.backend not in ("single", "ddp"),
+        "adapters that only some rows pass through need whole weights on every process",
+        "set hardware.sharding to none, or adapters to shared",
+    ),
+    Clash(
+        "train.multi_task.adapters",
+        lambda c: (
+            _own_adapters(c)
+            and c.stage is not None
+            and bool(c.recipe.stages)
+            and c.recipe.stages[-1].name != c.stage.name
+        ),
+        "a later stage can't stand on several adapters: they can't all be added to one base",
+        "make it the last stage, or set adapters to shared in it (stages.train.multi_task)",
+    ),
+    Clash(
+        "train.objective.l2_sp",
+        lambda c: (
+            _own_adapters(c) and c.stage is not None and any(t.name == "l2_sp" for t in c.stage.objective)
+        ),
+        "each task has a change of weights of its own",
+        "leave l2_sp out, or set train.multi_task.adapters to shared",
     ),
 )

@@ -12,6 +12,7 @@ from tlscale.recipe.types import Offload, Recipe, Source
 
 Sharding = Literal["none", "fsdp2", "zero1", "zero2", "zero3"]
 Backend = Literal["single", "ddp", "fsdp2", "zero1", "zero2", "zero3"]
+SHARED_ADAPTER = "shared"
 
 
 class Tensor(Frozen):
@@ -171,12 +172,24 @@ class Batch(Frozen):
 
 
 class Tasks(Frozen):
-    """Several tasks at once: their heads' classes in order, how rows are drawn, what is optimized."""
+    """Several tasks at once: their heads' classes in order, how rows are drawn, what is optimized.
+
+    `adapters` says whether they share one adapter, have one each, or both.
+    """
 
     sizes: tuple[tuple[str, int], ...]
     temperature: float
     balance: Literal["rows", "tasks", "uncertainty", "pcgrad"]
     uncertainty_rate: float
+    adapters: Literal["shared", "per_task", "both"] = "shared"
+
+    @property
+    def adapter_names(self) -> tuple[str, ...]:
+        """PEFT's names of the adapters where tasks have their own; none where they share one."""
+        if self.adapters == "shared":
+            return ()
+        own = tuple(f"task_{name}" for name, _ in self.sizes)
+        return (SHARED_ADAPTER, *own) if self.adapters == "both" else own
 
 
 class Stage(Frozen):

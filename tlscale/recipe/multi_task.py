@@ -26,3 +26,9 @@ class MultiTask(Frozen):
     uncertainty_rate: Annotated[float, Field(gt=0)] = Field(
         0.01, description="Learning rate of the uncertainties, where balance is uncertainty."
     )
+    adapters: Literal["shared", "per_task", "both"] = Field(
+        "shared",
+        description="Whether all tasks train one LoRA adapter (shared), each its own (per_task), or each "
+        "its own beside a shared one (both); own ones need strategy kind: peft with method: lora and head: "
+        "pooled.",
+    )

@@ -11,6 +11,7 @@ from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import claim
 
 OTHER_KINDS = {
+    "adapters": "an adapter for each task, which can't all be added to one base",
     "checkpoint": "a full checkpoint, which has its own weights already",
     "head": "a head over a frozen base, which adds no weights to the base's",
 }
@@ -61,7 +62,7 @@ def read_stopped(layout: RunLayout) -> Stopped | None:
 
 
 def result_kind(layout: RunLayout) -> str | None:
-    """adapter, head or checkpoint; `None` while the run has left no result.
+    """adapter, adapters, head or checkpoint; `None` while the run has left no result.
 
     Raises:
         UsageError: the file that names it is damaged.

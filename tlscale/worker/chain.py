@@ -63,7 +63,8 @@ def starting_point(job: Job, planned: PlannedStage) -> tuple[Model, Path | None]
 
 
 def _goes_on(before: PlannedStage, planned: PlannedStage) -> bool:
-    return before.stage.adapter == planned.stage.adapter and planned.stage.carry == "auto"
+    own = planned.stage.tasks is not None and bool(planned.stage.tasks.adapter_names)
+    return before.stage.adapter == planned.stage.adapter and planned.stage.carry == "auto" and not own
 
 
 def merged_before(job: Job, planned: PlannedStage) -> tuple[Path, ...]:

@@ -19,6 +19,7 @@ from tlscale.evaluation.metrics import DEFAULTS
 from tlscale.evaluation.runner import Arm, Suite, evaluate
 from tlscale.evaluation.types import Measurement, Outcome
 from tlscale.models.load import load_base
+from tlscale.models.routing import with_tasks
 from tlscale.planning.tasks import SEPARATOR, task_sizes
 from tlscale.planning.types import Head, Plan
 from tlscale.recipe.types import Source
@@ -118,7 +119,12 @@ def model_arm(
         retrieve = partial(predict.paired_retrieval, module, collate=judge.collate, size=judge.size)
         return Arm(name, "retrieval", stage, retrieve, together=together)
     shared: dict[str, Any] = {"labels": labels, "collate": judge.collate, "size": judge.size}
-    chosen = partial(predict.class_probabilities, module, **shared, tasks=judge.tasks)
+    told = (
+        shared
+        if getattr(module, "routes", None) is None
+        else {**shared, "collate": with_tasks(judge.collate, judge.tasks)}
+    )
+    chosen = partial(predict.class_probabilities, module, **told, tasks=judge.tasks)
     unlabelled = partial(predict.label_free, module, **shared)
     return Arm(name, "classifier", stage, chosen, together=together, label_free=unlabelled)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from tlscale.errors import VerificationError
 from tlscale.models import adapt, artifact
 from tlscale.models.caching import without_cache
 from tlscale.models.load import load_base
+from tlscale.models.routing import with_tasks
 from tlscale.models.verify import VerifyReport, changed_files, verify
 from tlscale.planning.changes import resume_key
 from tlscale.planning.types import PlannedStage
@@ -89,11 +90,13 @@ def _training(job: Job, planned: PlannedStage, module: nn.Module) -> Training:
     examples = job.examples.get(name) or job.stream or job.examples["train"]
     validation = job.examples.get("validation", ())
     streams = {name: job.examples[name] for name in STREAMS if name in job.examples}
-    batches = partial(
+    batches: Callable[..., dict[str, Any]] = partial(
         collate,
         task=plan.recipe.model.task,
         pad_id=getattr(job.processor, "pad_token_id", None) or 0,
     )
+    if planned.stage.tasks is not None and planned.stage.tasks.adapter_names:
+        batches = with_tasks(batches, planned.stage.tasks.sizes)
     if planned.stage.head.kind == "pooled" and _backbone_is_frozen(planned):
         assert not isinstance(examples, Arriving), "streams have no classes, so no head of ours"
         size = plan.recipe.train.per_device_eval_batch_size

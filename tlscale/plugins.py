@@ -17,6 +17,7 @@ from tlscale.errors import TlscaleError, UsageError, unknown
 
 BUILTINS: dict[str, dict[str, str]] = {
     "tlscale.strategies": {
+        "adda": "tlscale.strategies.adda:STRATEGY",
         "auto": "tlscale.strategies.auto:STRATEGY",
         "contrastive": "tlscale.strategies.contrastive:STRATEGY",
         "features": "tlscale.strategies.features:STRATEGY",
@@ -28,6 +29,7 @@ BUILTINS: dict[str, dict[str, str]] = {
         "peft": "tlscale.strategies.peft:STRATEGY",
     },
     "tlscale.objectives": {
+        "adda": "tlscale.engine.terms.adversarial:make_adda",
         "cdan": "tlscale.engine.terms.adversarial:make_cdan",
         "choices": "tlscale.engine.terms.choices:make_choices",
         "contrastive": "tlscale.engine.terms.contrastive:make_contrastive",

@@ -10,7 +10,7 @@ from tests.unit.facts import LABELS, llama
 from tests.unit.test_plan_checks import ADAPT, CPU, POOLED, ROWS, recipe_of, stage_of
 from tlscale.errors import PlanError, RecipeError
 from tlscale.planning.checks import check
-from tlscale.planning.types import Adapter, Head
+from tlscale.planning.types import Adapter, Head, Term
 from tlscale.recipe.load import check as check_recipe
 
 CLASSIFY = "sequence-classification"
@@ -70,11 +70,30 @@ def test_let_through_in_any_combination(task: str, objective: Any, slots: Any) -
     planned(task, objective, slots, data=ALL_ROWS)
 
 
-def test_a_discriminator_is_in_no_checkpoint() -> None:
+def test_a_discriminator_is_in_checkpoints() -> None:
     recipe = recipe_of(CLASSIFY, train={"objective": {"dann": {}}, "save_steps": 5}, data=ALL_ROWS)
     facts = llama(labels=LABELS)
-    with pytest.raises(PlanError, match=r"leave train\.save_steps out"):
-        check(recipe, facts, (stage_of(recipe, facts, **MOVING),), CPU)
+    check(recipe, facts, (stage_of(recipe, facts, **MOVING),), CPU)
+
+
+ADDA = {"head": Head(kind="pooled"), "objective": (Term(name="adda"),), "starts_from": "source"}
+
+
+@pytest.mark.parametrize(
+    ("slots", "train", "data", "said"),
+    [
+        ({"starts_from": "base"}, {}, ALL_ROWS, "adda goes on from an encoder and a head .*; write stages"),
+        ({}, {"eval_steps": 5}, ALL_ROWS, r"train\.eval_steps: adda looks at no labels"),
+        ({}, {}, {"train": ROWS, "test": ROWS}, r"objective\.adda: needs rows; give data\.unlabelled"),
+        ({"head": Head(kind="native")}, {}, ALL_ROWS, "set head: pooled"),
+    ],
+)
+def test_adda_needs_a_start_and_rows(slots: Any, train: Any, data: Any, said: str) -> None:
+    recipe, facts = recipe_of(CLASSIFY, train=train, data=data), llama(labels=LABELS)
+    with pytest.raises(PlanError, match=said):
+        check(recipe, facts, (stage_of(recipe, facts, **{**ADDA, **slots}),), CPU)
+    if "starts_from" in slots:
+        check(recipe, facts, (stage_of(recipe, facts, **ADDA),), CPU)
 
 
 def test_terms_are_a_closed_list_with_typed_options() -> None:

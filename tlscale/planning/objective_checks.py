@@ -10,7 +10,7 @@ from tlscale.recipe.types import Recipe
 LOW_RANK = "LORA"
 WHOLE = ("single", "ddp")
 STAYING = ("l2_sp", "ewc")
-ADVERSARIAL = ("dann", "cdan")
+ADVERSARIAL = ("dann", "cdan", "adda")
 ALIGNING = ("coral", "mmd", *ADVERSARIAL)
 ON_TARGET = (*ALIGNING, "mcc")
 CLASSIFICATION = ("sequence-classification", "image-classification")
@@ -55,7 +55,7 @@ def objective_problems(
             found.append(f"{key}: keeps weights where they began, and these begin random; leave it out")
         found += _choices(name, key, recipe)
         found += _adversarial(name, key, stage, world)
-        whole = name in (*STAYING, "o_lora") or (name == "kl_to_base" and stage.adapter is None)
+        whole = name in (*STAYING, "o_lora", "adda") or (name == "kl_to_base" and stage.adapter is None)
         if whole and world.backend not in WHOLE:
             found.append(
                 f"{key}: needs whole weights on every process, and {world.backend} shards them; use "
@@ -92,13 +92,20 @@ def _orthogonal(key: str, options: dict[str, JsonValue], stage: Stage) -> list[s
 
 def _adversarial(name: str, key: str, stage: Stage, world: World) -> list[str]:
     found = []
-    if name in ADVERSARIAL and stage.budget.save_steps is not None:
-        found.append(
-            f"{key}: its discriminator is in no checkpoint, so a run can't go on from one; leave "
-            "train.save_steps out"
-        )
     if name in ADVERSARIAL and world.dtype == "float16":
         found.append(f"{key}: doesn't know of float16's loss scaling; use bfloat16 or float32")
+    if name != "adda":
+        return found
+    if stage.starts_from == "base":
+        found.append(
+            "strategy: adda goes on from an encoder and a head that know the source rows; write stages, "
+            "the first with strategy {kind: layer_decay, decay: 1, head: pooled}"
+        )
+    if stage.budget.eval_steps is not None:
+        found.append(
+            "train.eval_steps: adda looks at no labels, so it has no loss on validation rows; leave it out "
+            "of this stage, and choose by sweep.metric: infomax"
+        )
     return found
 
 

@@ -1,23 +1,27 @@
 """Domain adaptation against a discriminator: features from which it can't tell the domains.
 
 The discriminator learns to tell them, and the features get its gradient reversed, so that both are done in
-one pass (Ganin et al. 2016). It belongs to the term: it is no part of the model, but of checkpoints.
+one pass (Ganin et al. 2016); or they get that of being taken for the other domain (Tzeng et al. 2017). It
+belongs to the term: it is no part of the model, but of checkpoints.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 from torch.optim import AdamW
 
-from tlscale.engine.objectives import Objective, Setting, rows_in
-from tlscale.engine.view import TRAIN, Batches, View
+from tlscale.engine.backend import statistics
+from tlscale.engine.objectives import Learned, Objective, Setting, rows_in
+from tlscale.engine.terms.base import evaluating
+from tlscale.engine.view import TRAIN, Batches, View, inputs
 from tlscale.errors import PlanError
 from tlscale.models.heads import PooledClassifier
 
@@ -99,7 +103,60 @@ def _shape(setting: Setting, term: str) -> tuple[PooledClassifier, int, int]:
     return module, module.head.output.in_features, module.head.output.out_features
 
 
+def make_adda(options: Mapping[str, Any], setting: Setting) -> Objective:
+    """ADDA (Tzeng et al. 2017, arXiv:1702.05464): a target encoder against that of the source, the start.
+
+    The discriminator tells features of training rows by the encoder of the start from those of
+    data.unlabelled by the encoder now (equation 4). That one gets the gradient of inverted labels (equation
+    9), and the discriminator none of it. Both means are over as many rows of either domain.
+
+    Raises:
+        PlanError: the head is not our own.
+    """
+    module, width, _ = _shape(setting, "adda")
+    player, kept, after = _player(options, setting, width)
+    start = {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
+    start |= {name: buffer.clone() for name, buffer in statistics(module).items()}
+
+    def total(view: View) -> Tensor:
+        with torch.no_grad(), evaluating(module):
+            known = functional_call(module, start, kwargs=inputs(view.batches[TRAIN]), strict=False)
+        theirs, ours = known.features.float(), view.features(OTHER)
+        right = _told(player(theirs), 1.0) * (0.0 if TRAIN in view.absent else 1.0)
+        right = right + _told(player(ours.detach()), 0.0)
+        unmoved = {name: p.detach() for name, p in player.named_parameters()}
+        return 2 * (right + _told(functional_call(player, unmoved, (ours,)), 1.0))
+
+    return Objective(total, _rows_of_both, (OTHER,), after, kept)
+
+
+def _told(logits: Tensor, domain: float) -> Tensor:
+    """Summed cross-entropy of [rows, 1] answers of a discriminator, all rows being of one domain."""
+    wanted = torch.full_like(logits, domain)
+    return functional.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
+
+
+def _rows_of_both(batches: Batches) -> float:
+    return rows_in(batches, TRAIN) + rows_in(batches, OTHER)
+
+
 def _against(options: Mapping[str, Any], setting: Setting, width: int, seen: Any) -> Objective:
+    player, kept, after = _player(options, setting, width)
+
+    def total(view: View) -> Tensor:
+        parts = []
+        for stream, domain in ((TRAIN, 1.0), (OTHER, 0.0)):
+            loss = _told(player(reverse(seen(view, stream), strength(view.progress))), domain)
+            parts.append(loss * (0.0 if stream in view.absent else 1.0))
+        return torch.stack(parts).sum()
+
+    return Objective(total, _rows_of_both, (OTHER,), after, kept)
+
+
+def _player(
+    options: Mapping[str, Any], setting: Setting, width: int
+) -> tuple[nn.Module, Mapping[str, Learned], Callable[[], None]]:
+    """A discriminator of `width` numbers a row, what of it is kept, and its own step after the model's."""
     device, world = setting.runtime.device, setting.runtime.world
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -108,18 +165,6 @@ def _against(options: Mapping[str, Any], setting: Setting, width: int, seen: Any
         ).to(device)
     rate = setting.planned.stage.update.learning_rate * float(options["lr_scale"])
     optimizer = AdamW(player.parameters(), lr=rate)
-
-    def total(view: View) -> Tensor:
-        parts = []
-        for stream, domain in ((TRAIN, 1.0), (OTHER, 0.0)):
-            logits = player(reverse(seen(view, stream), strength(view.progress)))[:, 0]
-            wanted = torch.full_like(logits, domain)
-            loss = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
-            parts.append(loss * (0.0 if stream in view.absent else 1.0))
-        return torch.stack(parts).sum()
-
-    def count(batches: Batches) -> float:
-        return rows_in(batches, TRAIN) + rows_in(batches, OTHER)
 
     def after() -> None:
         for parameter in player.parameters():
@@ -131,4 +176,4 @@ def _against(options: Mapping[str, Any], setting: Setting, width: int, seen: Any
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    return Objective(total, count, (OTHER,), after, {"player": player, "optimizer": optimizer})
+    return player, {"player": player, "optimizer": optimizer}, after

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.integration import tiny
 from tests.integration.outside import colours, tlscale
@@ -23,11 +27,26 @@ hardware: {device: cpu}
 """
 
 
+READS = """\
+version: 1
+name: reads
+model: {model_name_or_path: "builtin:pico", task: causal-lm}
+data:
+  train: {path: "builtin:code-train.jsonl", text: text}
+  test: {path: "builtin:code-test.jsonl", text: text}
+  retention: {path: "builtin:prose-test.jsonl", text: text}
+  max_length: 64
+strategy: {kind: full}
+hardware: {device: cpu}
+"""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = colours(tmp_path_factory.mktemp("probe"), RECIPE, rows=120)
     (made / "llama").mkdir()
     tiny.llama(made / "llama")
+    (made / "reads.yaml").write_text(READS)
     return made
 
 
@@ -74,9 +93,12 @@ def test_what_cannot_be_meant_leaves_nothing(folder: Path, arguments: list[str],
 
 
 def test_other_tasks_and_other_folders_are_refused(folder: Path) -> None:
-    done = tlscale(folder, "probe", "r.yaml", "model.task=causal-lm", "strategy={kind: full}")
+    done = tlscale(
+        folder, "probe", "r.yaml", "--layers", "model.task=causal-lm", "strategy={kind: full}",
+        "data={train: {path: rows.jsonl, text: text}}",
+    )  # fmt: skip
     assert done.returncode == 2
-    assert "probes need labelled rows" in done.stderr
+    assert "a causal-lm has none" in done.stderr
     (folder / "mine-probe").mkdir()
     (folder / "mine-probe" / "notes.txt").write_text("keep")
     done = tlscale(folder, "probe", "r.yaml", "output_dir=mine")
@@ -141,3 +163,43 @@ def test_gradients_are_those_of_the_mean_loss(folder: Path) -> None:
         assert told[block]["pull"] == pytest.approx(pull, rel=1e-4)
         size = sum(p.numel() for p in part)
         assert told[block]["fisher"] == pytest.approx(squares[block] / size / mean, rel=1e-4)
+
+
+def test_language_models_are_ranked_by_how_well_they_read(folder: Path) -> None:
+    done = tlscale(folder, "probe", "reads.yaml", "--models", "./llama,builtin:pico", "--rows", "40")
+    assert done.returncode == 0, done.stderr
+    told = json.loads((folder / "runs/reads-probe/probe.json").read_text())
+    by = {(one["model"], one["role"]): one for one in told["readings"]}
+    pico = {role: by["builtin:pico", role] for role in ("train", "test", "retention")}
+    assert pico["retention"]["bits_per_byte"] < pico["train"]["bits_per_byte"] - 0.3, "it has read prose"
+    assert abs(pico["test"]["bits_per_byte"] - pico["train"]["bits_per_byte"]) < 0.5
+    assert done.stdout.index("builtin:pico  ") < done.stdout.index("./llama"), "an untrained model is last"
+    apart = {one["to"]: one for one in told["shift"] if one["model"] == "builtin:pico"}
+    assert apart["retention"]["c2st_p"] < 0.01, "prose is no code"
+    assert apart["retention"]["a_distance"] > apart["test"]["a_distance"] + 0.5
+
+
+def test_bits_a_byte_count_the_text_that_was_scored(folder: Path) -> None:
+    """By hand: the sum of -log2 p over the tokens, by the bytes of what they stand for."""
+    (folder / "one.jsonl").write_text(json.dumps({"text": "def add(one, other):\n    return one"}) + "\n")
+    done = tlscale(
+        folder, "probe", "reads.yaml", "--json", "output_dir=runs/one",
+        "data={train: {path: one.jsonl, text: text}, max_length: 64}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    (read,) = [one for one in told["readings"] if one["role"] == "train"]
+    assert not told["shift"], "one text is no sample"
+    pico = AutoModelForCausalLM.from_pretrained(ROOT / "tlscale/assets/pico")
+    tokens = AutoTokenizer.from_pretrained(ROOT / "tlscale/assets/pico")
+    ids = torch.tensor([read_ids(tokens, "def add(one, other):\n    return one", read["tokens"])])
+    with torch.no_grad():
+        logs = pico(ids).logits.log_softmax(-1)[0, :-1].gather(1, ids[0, 1:, None])
+    expected = -float(logs.sum()) / math.log(2) / len(tokens.decode(ids[0, 1:], skip_special_tokens=True))
+    assert read["bits_per_byte"] == pytest.approx(expected, rel=1e-4)
+
+
+def read_ids(tokens: Any, text: str, scored: int) -> list[int]:
+    """The ids of `text`, with its end where one more token was scored than the text alone has."""
+    ids = list(tokens(text).input_ids)
+    return ids if len(ids) == scored + 1 else [*ids, tokens.eos_token_id]

@@ -126,6 +126,15 @@ def test_what_cannot_be_meant_exits_2(arguments: list[str], code: int, said: str
     assert "Traceback" not in done.stderr
 
 
+def test_settings_may_stand_after_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(QUICKSTART), "--json", "train.learning_rate=0.00123"]) == 0
+    assert json.loads(capsys.readouterr().out)["stages"][0]["stage"]["update"]["learning_rate"] == 0.00123
+    for strange in (["--jsno", "train.learning_rate=1"], ["--json", "stray"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(["plan", str(QUICKSTART), *strange])
+        assert "unrecognized arguments" in capsys.readouterr().err
+
+
 def test_init_writes_once_and_never_over_a_file(tmp_path: Path) -> None:
     assert "text-lora" in tlscale("init", cwd=tmp_path).stdout
     done = tlscale("init", "text-lora", cwd=tmp_path)

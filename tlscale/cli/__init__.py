@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from tlscale.cli import cluster, sharing
@@ -30,10 +30,22 @@ EXIT_CODES = """exit codes:
 """
 
 
+def _parsed(words: Sequence[str], passed_on: Sequence[str]) -> argparse.Namespace:
+    """The arguments; settings may stand after options too, where argparse no longer looks for them."""
+    whole = parser()
+    arguments, left = whole.parse_known_args(words, argparse.Namespace(passed_on=passed_on))
+    strange = [word for word in left if word.startswith("-") or "=" not in word]
+    if strange or (left and not hasattr(arguments, "overrides")):
+        whole.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:
+        arguments.overrides = [*arguments.overrides, *left]
+    return arguments
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the process's exit code."""
     words, passed_on = _divided(sys.argv[1:] if argv is None else argv)
-    arguments = parser().parse_args(words, argparse.Namespace(passed_on=passed_on))
+    arguments = _parsed(words, passed_on)
     module, _, function = arguments.handler.partition(":")
     handler: Callable[[argparse.Namespace], int] = getattr(importlib.import_module(module), function)
     try:
@@ -153,7 +165,10 @@ def _check(commands: Commands) -> None:
 
 def _probe(commands: Commands) -> None:
     made = _recipe_command(
-        commands, "probe", "rank bases, layers and poolings for a task by frozen features", "probe"
+        commands,
+        "probe",
+        "rank bases for a task by frozen features, or language models by how they read",
+        "probe",
     )
     made.add_argument(
         "--models", metavar="A,B", help="bases, each NAME or NAME@REVISION; by default the recipe's"

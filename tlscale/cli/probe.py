@@ -28,11 +28,16 @@ def probe(arguments: argparse.Namespace) -> int:
     recipe = recipe_of(arguments)
     if arguments.gradients:
         return _gradients(arguments, recipe)
-    if recipe.model.task not in CLASSIFICATION:
-        allowed = ", ".join(CLASSIFICATION)
-        raise UsageError(f"model.task: {recipe.model.task}: probes need labelled rows; allowed: {allowed}")
+    reads = recipe.model.task == "causal-lm"
+    if not reads and recipe.model.task not in CLASSIFICATION:
+        allowed = ", ".join((*CLASSIFICATION, "causal-lm"))
+        raise UsageError(
+            f"model.task: {recipe.model.task}: probes need labels or texts; allowed: {allowed}"
+        )
     if recipe.data.train is None:
-        raise UsageError("data.train: missing; probes look at labelled training rows")
+        raise UsageError("data.train: missing; probes look at training rows")
+    if reads and (arguments.layers or arguments.poolings != "auto"):
+        raise UsageError("--layers, --poolings: they rank features for labels, and a causal-lm has none")
     models, poolings = _listed(arguments.models or ""), _listed(arguments.poolings)
     for pooling in poolings:
         if pooling not in POOLINGS:
@@ -48,7 +53,7 @@ def probe(arguments: argparse.Namespace) -> int:
         "offline": arguments.offline,
     }  # fmt: skip
     extra = ("--request", json.dumps(asked), *(("--json",) if arguments.json else ()))
-    code = launch(worker_command(layout.root, "probe", *extra), quiet=False)
+    code = launch(worker_command(layout.root, "read" if reads else "probe", *extra), quiet=False)
     if not code and not arguments.json:
         print(f"Kept in {layout.probe}")
     return code

@@ -31,6 +31,7 @@ CHOICES = (
     "predict",
     "probe",
     "gradients",
+    "read",
     "advise",
     "soup",
     "tasks",

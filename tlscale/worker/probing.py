@@ -60,9 +60,10 @@ class Source(Frozen):
 
 
 class Shift(Frozen):
-    """How far the test rows are from the training rows in a model's last layer."""
+    """How far the rows of role `to` are from the training rows in a model's last layer."""
 
     model: str
+    to: str
     rows: int
     a_distance: float
     c2st: float
@@ -92,7 +93,7 @@ def probe(plan: Plan, layout: RunLayout, as_json: bool, request: str = "{}") -> 
                 sources.append(_source(name, pooling, layer, layers, seen.labels, plan.seed, first))
         if seen.test:
             last, other = (next(iter(role.values()))[-1] for role in (seen.train, seen.test))
-            shifts.append(_shift(name, last, other, plan.seed))
+            shifts.append(shift_between(name, last, other, plan.seed, to="test"))
     sources.sort(key=lambda source: -source.scores["logme"])
     told = {
         "fingerprint": plan.fingerprint,
@@ -190,15 +191,16 @@ def _source(
     )
 
 
-def _shift(name: str, train: Floats, test: Floats, seed: int) -> Shift:
-    one, other = (rows[:: max(1, len(rows) // SHIFT_ROWS)] for rows in (train, test))
+def shift_between(name: str, train: Floats, rows: Floats, seed: int, *, to: str) -> Shift:
+    """The distances between features [rows, dimensions] of training rows and of those of role `to`."""
+    one, other = (some[:: max(1, len(some) // SHIFT_ROWS)] for some in (train, rows))
     c2st = shift.classifier_two_sample(one, other, seed=seed)
     mmd = shift.maximum_mean_discrepancy(one, other, seed=seed)
-    distance, rows = shift.proxy_a_distance(one, other, seed=seed), min(len(one), len(other))
     return Shift(
         model=name,
-        rows=rows,
-        a_distance=distance,
+        to=to,
+        rows=min(len(one), len(other)),
+        a_distance=shift.proxy_a_distance(one, other, seed=seed),
         c2st=c2st.value,
         c2st_p=c2st.p,
         mmd=mmd.value,
@@ -221,13 +223,19 @@ def table(sources: Sequence[Source], shifts: Sequence[Shift], rows: int, taus: d
         cells = "".join(f"{taus[name]:>11.2f}" if name in taus else " " * 11 for name in names)
         lines.append(f"{'rank agreement with linear (tau)':<{width}} {cells}")
     lines.append(NOTE)
+    return "\n".join([*lines, *shift_lines(shifts)])
+
+
+def shift_lines(shifts: Sequence[Shift]) -> list[str]:
+    """Two lines for each distance, as plain text."""
+    lines = []
     for one in shifts:
-        lines.append(f"shift     train to test in {one.model}, {one.rows:,} rows each")
+        lines.append(f"shift     train to {one.to} in {one.model}, {one.rows:,} rows each")
         lines.append(
             f"          told apart {one.c2st:.1%} (chance 50 %, p {one.c2st_p:.2g}), A-distance "
             f"{one.a_distance:.2f} of 2, MMD {one.mmd:.2g} (p {one.mmd_p:.2g})"
         )
-    return "\n".join(lines)
+    return lines
 
 
 def _label(source: Source) -> str:

@@ -31,6 +31,7 @@ from tlscale.worker.predicting import predict
 from tlscale.worker.probing import probe
 from tlscale.worker.publication import check as examine
 from tlscale.worker.publication import prepare
+from tlscale.worker.reading import read
 from tlscale.worker.replaying import replay
 from tlscale.worker.stages import describe, restored, run_stage
 from tlscale.worker.tasking import raise_failures, score_tasks, tasks
@@ -163,6 +164,7 @@ ACTIONS: dict[str, Callable[..., None]] = {
     "replay": replay,
     "probe": probe,
     "gradients": gradients,
+    "read": read,
     "advise": look,
     "soup": soup,
     "tasks": tasks,

@@ -26,7 +26,7 @@ from typing import Any
 from tests.integration import tiny
 from tests.integration.warm import Warm
 from tlscale.cli import main as command_line
-from tlscale.planning.compile import fingerprint
+from tlscale.planning.seal import fingerprint
 from tlscale.planning.types import Plan
 
 LORA = {"kind": "peft", "method": "lora", "r": 4, "lora_alpha": 8, "target_modules": "all-linear"}

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.integration import minilm
-from tlscale.planning.compile import compile_plan, fingerprint, memory_shortfall
+from tlscale.planning.compile import compile_plan, memory_shortfall
+from tlscale.planning.seal import fingerprint
 from tlscale.planning.types import Plan
 from tlscale.recipe.load import load_recipe, read
 

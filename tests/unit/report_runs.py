@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.unit import facts
 from tlscale.evaluation.types import Measurement, Outcome
-from tlscale.planning.compile import fingerprint
+from tlscale.planning.seal import fingerprint
 from tlscale.planning.types import (
     Batch,
     Budget,

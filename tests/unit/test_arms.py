@@ -14,7 +14,7 @@ from tests.unit import report_runs
 from tlscale.evaluation.metrics import accuracy, nll
 from tlscale.evaluation.tfidf import Tfidf, chosen_strength, logistic
 from tlscale.evaluation.types import Outcome
-from tlscale.planning.compile import fingerprint
+from tlscale.planning.seal import fingerprint
 from tlscale.report.ensemble import together
 from tlscale.report.verdict import judge
 from tlscale.runs.layout import RunLayout

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import sys
@@ -16,6 +15,7 @@ from tlscale.errors import PlanError
 from tlscale.planning import adapters, batch, checks, device, memory, sharding
 from tlscale.planning.facts import read_facts
 from tlscale.planning.rules import decide
+from tlscale.planning.seal import fingerprint, foreign
 from tlscale.planning.strategy import Context
 from tlscale.planning.types import (
     Batch,
@@ -90,33 +90,23 @@ def compile_plan(recipe: Recipe, *, seed: int | None = None, offline: bool = Fal
     return unsigned.model_copy(update={"fingerprint": fingerprint(unsigned)})
 
 
-def fingerprint(plan: Plan) -> str:
-    """Sixteen hex digits over everything that decides what the run does.
-
-    Versions are left out, and so are the cluster that it is started on, the search around it and where the
-    result is published.
-    """
-    content = plan.model_dump(mode="json", exclude={"fingerprint", "versions", "notes"})
-    for section in ("launch", "publish", "sweep"):
-        content["recipe"].pop(section)
-    text = json.dumps(content, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def read_plan(path: Path) -> Plan:
     """The plan in a run directory.
 
     Raises:
-        PlanError: it is not there, not a plan, or was changed after it was written.
+        PlanError: it is not there, not a plan, was changed after it was written, or is another version's.
     """
     if not path.is_file():
         raise PlanError(f"{path.parent}: not a run directory (it has no {path.name})")
+    text = path.read_text(encoding="utf-8", errors="replace")
     try:
-        plan = Plan.model_validate_json(path.read_text(encoding="utf-8"))
+        plan = Plan.model_validate_json(text)
     except ValueError as error:
-        raise PlanError(f"{path}: not a plan of this version of tlscale: {error}") from error
+        unread = f"not a plan of this version of tlscale: {error}"
+        raise PlanError(f"{path}: {foreign(text) or unread}") from error
     if plan.fingerprint != fingerprint(plan):
-        raise PlanError(f"{path}: changed after it was written; plans are immutable, make a new run")
+        changed = "changed after it was written; plans are immutable, make a new run"
+        raise PlanError(f"{path}: {foreign(text) or changed}")
     return plan
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tlscale.errors import PlanError
-from tlscale.planning.compile import compile_plan, fingerprint, world_of
+from tlscale.planning.compile import compile_plan, world_of
 from tlscale.planning.facts import DIMENSIONS, read_bare
+from tlscale.planning.seal import fingerprint
 from tlscale.planning.types import Architecture, Facts, Plan
 from tlscale.recipe.types import Recipe, Task
 

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from tlscale.errors import TlscaleError, UsageError
-from tlscale.planning.compile import fingerprint
+from tlscale.planning.seal import fingerprint
 from tlscale.planning.types import Plan
 from tlscale.recipe.paths import BUILTIN
 from tlscale.runs.layout import MANIFEST, RunLayout

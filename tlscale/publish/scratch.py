@@ -9,9 +9,9 @@ from typing import Any
 
 from tlscale.errors import VerificationError
 from tlscale.planning import device
-from tlscale.planning.compile import fingerprint
 from tlscale.planning.facts import read_facts
 from tlscale.planning.headers import read_header
+from tlscale.planning.seal import fingerprint
 from tlscale.planning.types import Plan, World
 from tlscale.publish import intake
 from tlscale.recipe.types import Recipe

@@ -10,7 +10,7 @@ from typing import Any
 
 from tlscale.errors import DataError, PlanError
 from tlscale.evaluation.types import Outcome
-from tlscale.planning.compile import fingerprint
+from tlscale.planning.seal import fingerprint
 from tlscale.planning.types import Plan, PlannedStage
 from tlscale.recipe.types import Source
 from tlscale.runs.layout import MANIFEST, RunLayout

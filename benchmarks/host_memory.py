@@ -1,8 +1,8 @@
 """How many copies of the base the processes of one machine hold together, at most.
 
-    python benchmarks/host_memory.py [--sharding none zero2 zero3 fsdp2] [--float32] [--full]
+    python benchmarks/host_memory.py [--sharding none zero2 zero3 fsdp2] [--float32] [--full] [--wide]
 
-Makes a random Llama of 438 million parameters as a safetensors file (bfloat16, or float32), and runs a
+Makes a random Llama of 425 million parameters as a safetensors file (bfloat16, or float32), and runs a
 whole recipe on it: the base scored, an adapter trained on two processes by the real `accelerate launch`,
 saved, and verified on a fresh base. All the while the memory of all processes together is read from the
 kernel: proportional set size, in which a page that several processes share counts once. The same is done
@@ -31,22 +31,26 @@ TOKENIZER = ROOT / "tlscale" / "assets" / "pico"
 SHARDINGS = ("none", "zero2", "zero3", "fsdp2")
 SECONDS = 0.1
 # here nothing but what trains has to be anybody's own; where weights are shared out, each process has its
-# part, and gathers a block and the embeddings to work with them
+# part, and gathers a block or the output layer to work with it
 REPLICATED = ("none", "zero2")
-# at most so many copies; a half more than one for what trains
+# at most so many copies; a half more than one for what trains, and for what is gathered at a moment
 BAR = 1.5
 LARGE: dict[str, Any] = {
+    "hidden_size": 1024,
+    "intermediate_size": 2816,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+}
+SMALL: dict[str, Any] = {**LARGE, "hidden_size": 64, "intermediate_size": 176}
+# 438 million parameters in fewer and larger parts: the output layer alone is 11 % of the whole, and both
+# processes gather it at once
+WIDE: dict[str, Any] = {
     "hidden_size": 1536,
     "intermediate_size": 4096,
     "num_hidden_layers": 12,
     "num_attention_heads": 12,
 }
-SMALL: dict[str, Any] = {
-    "hidden_size": 96,
-    "intermediate_size": 256,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-}
+SMALL_OF_WIDE: dict[str, Any] = {**WIDE, "hidden_size": 96, "intermediate_size": 256}
 
 
 @dataclass(frozen=True)
@@ -87,12 +91,14 @@ class Asked:
     processes: int = 2
     dtype: str = "bfloat16"
     full: bool = False
+    wide: bool = False
 
 
 def write(folder: Path, asked: Asked) -> tuple[int, int]:
     """Both networks and the rows; the large one's number of parameters and its file's bytes."""
-    count = write_model(folder / "large", LARGE, asked.dtype)
-    write_model(folder / "small", SMALL, asked.dtype)
+    large, small = (WIDE, SMALL_OF_WIDE) if asked.wide else (LARGE, SMALL)
+    count = write_model(folder / "large", large, asked.dtype)
+    write_model(folder / "small", small, asked.dtype)
     row = json.dumps({"prompt": "Say yes.", "completion": " Yes."})
     (folder / "rows.jsonl").write_text((row + "\n") * 8, encoding="utf-8")
     return count, (folder / "large" / "model.safetensors").stat().st_size
@@ -190,15 +196,16 @@ def main() -> int:
         "--float32", dest="dtype", action="store_const", const="float32", default="bfloat16"
     )
     parser.add_argument("--full", action="store_true", help="train all weights, without a bar")
+    parser.add_argument("--wide", action="store_true", help="fewer and larger layers, without a bar")
     given = parser.parse_args()
-    asked, missed = Asked(given.processes, given.dtype, given.full), False
+    asked, missed = Asked(given.processes, given.dtype, given.full, given.wide), False
     with tempfile.TemporaryDirectory() as made:
         count, base = write(Path(made), asked)
         size = f"{count / 1e6:.0f} M parameters, {asked.dtype}, {base / 1e9:.2f} GB"
         print(f"{size}, on {asked.processes} processes")
         for sharding in given.sharding:
             peak, (whole, own, files) = copies(Path(made), asked, sharding)
-            judged = sharding in REPLICATED and not asked.full
+            judged = not (asked.full or asked.wide)
             verdict = "" if not judged else "met" if whole <= BAR else "MISSED"
             missed |= verdict == "MISSED"
             print(

@@ -43,7 +43,7 @@ def main(cases: Path, out: Path) -> None:
             job, _ = _start(plan, layout, runtime)
             set_seed(plan.seed)
             module = run_stage(job, plan.stages[0], _fresh_base(plan))
-            pages = runtime.collect([mapped(module)])
+            pages = [] if module is None else runtime.collect([mapped(module)])
             found = {"losses": losses(layout), "verified": verified(layout), "mapped": pages}
         if os.environ.get("RANK", "0") == "0":
             append_line(out / "results.jsonl", {"name": written["name"], **found})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.host_memory import BAR, REPLICATED, Asked, copies, write
+from benchmarks.host_memory import BAR, REPLICATED, SHARDINGS, Asked, copies, write
 
 pytestmark = pytest.mark.long
 
@@ -19,7 +19,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.mark.parametrize("sharding", REPLICATED)
+@pytest.mark.parametrize("sharding", SHARDINGS)
 def test_two_processes_hold_one_copy_of_the_base(folder: Path, sharding: str) -> None:
     peak, (whole, own, files) = copies(folder, Asked(), sharding)
     print(
@@ -27,5 +27,5 @@ def test_two_processes_hold_one_copy_of_the_base(folder: Path, sharding: str) ->
         f"(own {own:.2f}, of the file {files:.2f})"
     )
     assert whole <= BAR
-    # only what trains is anybody's own
-    assert own <= BAR / 2
+    # only what trains is anybody's own, unless weights are shared out: then all parts together are one copy
+    assert own <= (BAR / 2 if sharding in REPLICATED else BAR)

@@ -94,7 +94,10 @@ class Session(Protocol):
         """Puts what `scaler_state` gave back."""
 
     def close(self) -> None:
-        """Lets go of what only training needs; `module` can still be run."""
+        """Lets go of what only training needs.
+
+        The module can still be run, unless it is shared out: then its weights are gone.
+        """
 
 
 def begin(module: nn.Module, planned: PlannedStage, runtime: Runtime, make: MakeOptimizer) -> Session:

@@ -33,7 +33,6 @@ class Suite:
 class Arm:
     """Who answers: the `base` or the `tuned` model, how, and after which stage.
 
-    `together`: the model is shared out over the processes, so each answer needs all of them.
     `label_free` answers rows whose labels nobody knows.
     """
 
@@ -42,7 +41,6 @@ class Arm:
     stage: str | None
     predict: Predict
     metrics: tuple[str, ...] | None = None
-    together: bool = False
     label_free: Predict | None = None
 
 
@@ -53,10 +51,8 @@ def evaluate(
 
     Every process scores its share, so the metrics don't depend on how many there are.
     """
-    start, every = (0, 1) if arm.together else (rank, world)
-    mine = [(at, suite.examples[at]) for at in range(start, len(suite.examples), every)]
-    answers = arm.predict(mine) if arm.together else collect(arm.predict(mine))
-    outcomes = sorted(answers, key=lambda outcome: outcome.item)
+    mine = [(at, suite.examples[at]) for at in range(rank, len(suite.examples), world)]
+    outcomes = sorted(collect(arm.predict(mine)), key=lambda outcome: outcome.item)
     made = _filed(outcomes, suite, arm, layout, leads=rank == 0)
     if rank == 0:
         # how often which rows were looked at, for the report to say

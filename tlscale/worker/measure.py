@@ -107,17 +107,15 @@ class Judge:
         )
 
 
-def model_arm(
-    judge: Judge, module: nn.Module, name: str, stage: str | None, *, together: bool = False
-) -> Arm:
-    """The arm that answers with the model itself; `together` where it is shared out over processes."""
+def model_arm(judge: Judge, module: nn.Module, name: str, stage: str | None) -> Arm:
+    """The arm that answers with the model itself."""
     module.eval()
     task, labels = judge.plan.recipe.model.task, judge.plan.facts.labels
     if task == "causal-lm":
-        return Arm(name, "likelihood", stage, partial(_language, judge, module), together=together)
+        return Arm(name, "likelihood", stage, partial(_language, judge, module))
     if task == "sentence-embedding":
         retrieve = partial(predict.paired_retrieval, module, collate=judge.collate, size=judge.size)
-        return Arm(name, "retrieval", stage, retrieve, together=together)
+        return Arm(name, "retrieval", stage, retrieve)
     shared: dict[str, Any] = {"labels": labels, "collate": judge.collate, "size": judge.size}
     told = (
         shared
@@ -126,7 +124,7 @@ def model_arm(
     )
     chosen = partial(predict.class_probabilities, module, **told, tasks=judge.tasks)
     unlabelled = partial(predict.label_free, module, **shared)
-    return Arm(name, "classifier", stage, chosen, together=together, label_free=unlabelled)
+    return Arm(name, "classifier", stage, chosen, label_free=unlabelled)
 
 
 def control_arms(judge: Judge) -> tuple[Arm, ...]:

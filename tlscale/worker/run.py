@@ -85,13 +85,12 @@ def _train(plan: Plan, layout: RunLayout, job: Job, judge: Judge) -> None:
         fresh = None
     if plan.stages:
         last = plan.stages[-1].stage.name
-        together = plan.world.shards_weights and module is not None
         if module is None:
             module = restored(job)
         pulse.at("scoring the result")
         job.life.guard()
         job.life.stops.leave_if_asked()
-        tuned = judge.score(model_arm(judge, module, "tuned", last, together=together))
+        tuned = judge.score(model_arm(judge, module, "tuned", last))
         if job.runtime.leads:
             _publish_result(layout, last)
         _say_scores(job.reporter, "tuned", tuned, base)

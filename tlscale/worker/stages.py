@@ -33,8 +33,11 @@ from tlscale.worker.shortage import explained
 STREAMS = ("replay", "unlabelled")
 
 
-def run_stage(job: Job, planned: PlannedStage, loaded: nn.Module | None) -> nn.Module:
+def run_stage(job: Job, planned: PlannedStage, loaded: nn.Module | None) -> nn.Module | None:
     """Trains, saves and verifies one stage; `loaded` is a fresh base that may be used up.
+
+    Gives the trained module, or none where it was shared out: its parts are let go before the artifact is
+    verified, so that the base that is loaded for this isn't held beside them.
 
     Raises:
         VerificationError: the saved artifact is not what was trained.
@@ -54,7 +57,7 @@ def run_stage(job: Job, planned: PlannedStage, loaded: nn.Module | None) -> nn.M
     with job.life.stops.deferred():
         _train_and_save(job, planned, module, training, model, initial)
     runtime.accelerator.wait_for_everyone()
-    return module
+    return None if plan.world.shards_weights else module
 
 
 def _train_and_save(

@@ -2,16 +2,21 @@
 
 Weights, gradients and optimizer states are shared out; each block is gathered for its own forward and
 backward pass. Gradients are exchanged in every pass, so that accumulation holds no whole gradient.
+
+On a CPU the memory of all processes of a machine is one, so more is done to hold little: pages of the
+weights' file are let go part by part, and parts are gathered into the place where they are needed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import (
@@ -23,9 +28,13 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
+from tlscale.engine import pages
 from tlscale.engine.backend import MakeOptimizer, OptimizerState, put, statistics, trainable
 from tlscale.engine.runtime import Runtime
 from tlscale.planning.types import PlannedStage
+
+# where an adapter keeps the layer that it is around
+WRAPPED = ".base_layer"
 
 
 class Fsdp2:
@@ -40,9 +49,15 @@ class Fsdp2:
         self._max_grad_norm = planned.stage.update.max_grad_norm
         mesh = init_device_mesh(runtime.device.type, (runtime.world,))
         offload = CPUOffloadPolicy() if runtime.planned.offload == "parameters" else OffloadPolicy()
-        for block in blocks(module):
-            fully_shard(block, mesh=mesh, offload_policy=offload)
-        fully_shard(module, mesh=mesh, offload_policy=offload)
+        gather: Any = Broadcasts() if runtime.device.type == "cpu" else None
+        if gather is not None:
+            pages.give_back_freed()
+        for part in (*blocks(module), *ends(module), module):
+            before = [parameter.detach() for parameter in part.parameters()]
+            sharded = fully_shard(part, mesh=mesh, offload_policy=offload)
+            pages.let_go(before)
+            if gather is not None:
+                sharded.set_custom_all_gather(gather)
         if hasattr(module, "generate"):
             register_fsdp_forward_method(module, "generate")
         self.module = module
@@ -117,6 +132,28 @@ class Fsdp2:
 
     def close(self) -> None:
         self.zero_grad()
+        parameters = self.module.parameters()
+        pages.emptied(p.to_local() if isinstance(p, DTensor) else p.detach() for p in parameters)
+
+
+class Broadcasts:
+    """Gathers by one broadcast from each process, in place.
+
+    gloo's own gathering makes two more copies of what it gathers.
+    """
+
+    def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        return torch.empty(*size, dtype=dtype, device=device)
+
+    def __call__(
+        self, output_tensor: Tensor, input_tensor: Tensor, group: dist.ProcessGroup, async_op: bool = False
+    ) -> None:
+        parts = output_tensor.chunk(group.size())
+        mine = parts[group.rank()]
+        if mine.data_ptr() != input_tensor.data_ptr():
+            mine.copy_(input_tensor)
+        for rank, part in enumerate(parts):
+            dist.broadcast(part, group=group, group_src=rank)
 
 
 def blocks(module: nn.Module) -> list[nn.Module]:
@@ -126,6 +163,22 @@ def blocks(module: nn.Module) -> list[nn.Module]:
         if isinstance(part, nn.ModuleList) and len(part) > 1 and len({type(child) for child in part}) == 1:
             nested = any(part in outer.modules() for outer in found)
             found += [] if nested else list(part)
+    return found
+
+
+def ends(module: nn.Module) -> list[nn.Module]:
+    """Frozen embeddings and output layers outside the blocks; they are gathered for their own pass alone.
+
+    A weight that several parts share, or that an adapter reads, stays with the rest.
+    """
+    inside = {part for block in blocks(module) for part in block.modules()}
+    uses = Counter(p for part in module.modules() for p in part.parameters(recurse=False))
+    found = []
+    for name, part in module.named_modules():
+        plain = type(part) in (nn.Embedding, nn.Linear) and not name.endswith(WRAPPED)
+        if plain and part not in inside:
+            alone = all(uses[p] == 1 and not p.requires_grad for p in part.parameters())
+            found += [part] if alone else []
     return found
 
 

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tlscale.engine import launched
+from tlscale.engine import launched, pages
 from tlscale.engine.backend import MakeOptimizer, OptimizerState, put, statistics, trainable
-from tlscale.engine.backends.fsdp2 import blocks
 from tlscale.engine.runtime import Runtime
 from tlscale.errors import PlanError
 from tlscale.models.names import transformers_model
@@ -30,6 +29,13 @@ AVERAGES = ("exp_avg", "exp_avg_sq")
 # parameters below so many hidden widths stay whole, as transformers sets it
 KEPT_WHOLE = 10
 NEVER = 2**31
+# On a CPU the memory of all processes is one, and there is no transfer to begin ahead: layers are gathered
+# when their turn comes, and let go at once.
+ONE_BY_ONE = {
+    "stage3_max_live_parameters": 0,
+    "stage3_max_reuse_distance": 0,
+    "stage3_prefetch_bucket_size": 0,
+}
 COMPILING = ("c++", "ninja")
 
 
@@ -73,7 +79,10 @@ class Zero:
         )
         config = launched.merged(decided, runtime.deepspeed)
         width = getattr(transformers_model(module).config, "hidden_size", 0)
-        config["zero_optimization"].setdefault("stage3_param_persistence_threshold", KEPT_WHOLE * width)
+        left_open = {"stage3_param_persistence_threshold": KEPT_WHOLE * width}
+        if runtime.device.type == "cpu":
+            left_open |= ONE_BY_ONE
+        config["zero_optimization"] = left_open | config["zero_optimization"]
         if self.sharded:
             _share_out(deepspeed, module, config, runtime.device)
         self._inner = make(module)
@@ -194,20 +203,29 @@ class Zero:
 
     def close(self) -> None:
         self.module = self._plain
+        if self.sharded:
+            pages.emptied(getattr(p, "ds_tensor", p.detach()) for p in self._plain.parameters())
 
 
 def _share_out(deepspeed: Any, module: nn.Module, config: dict[str, Any], device: torch.device) -> None:
-    """Divides the weights over the processes, block by block, so that no device ever holds the whole.
+    """Divides the weights over the processes, layer by layer, so that no device ever holds the whole.
 
     DeepSpeed sends each weight to all and writes it over where it lies. Where that is a page of the file,
     the page would become the process's own, for as long as anything of the file is in use.
     """
-    for part in (*blocks(module), module):
-        if device.type == "cpu":
-            for parameter in part.parameters():
-                if not (hasattr(parameter, "ds_id") or is_quantized(parameter)):
-                    parameter.data = parameter.data.clone()
+    if device.type == "cpu":
+        pages.give_back_freed()
+    # what a layer consists of comes after it
+    for part in reversed(list(module.modules())):
+        if next(part.parameters(recurse=False), None) is None:
+            continue
+        before = []
+        for parameter in part.parameters(recurse=False) if device.type == "cpu" else ():
+            if not (hasattr(parameter, "ds_id") or is_quantized(parameter)):
+                before.append(parameter.data)
+                parameter.data = parameter.data.clone()
         deepspeed.zero.Init(module=part, config_dict_or_path=config)
+        pages.let_go(before)
 
 
 @contextmanager

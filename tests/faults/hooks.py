@@ -1,8 +1,9 @@
 """Makes a fault happen inside a worker, at an exact point: the nth time that it comes by.
 
-The environment says what: FAULT is a JSON object with `point`, `nth` (from 1), `rank` (or null for any) and
-`act`, the name of a signal for this process, or hold (the interpreter's lock) or sleep. With `to` the
-signal goes to all workers or to the launcher, whose numbers are in WARM_NOTES.
+The environment says what: FAULT is a JSON object with `point` (`path:TEXT` for operations on paths with
+TEXT in them), `nth` (from 1), `rank` (or null for any) and `act`, the name of a signal for this process, or
+hold (the interpreter's lock) or sleep. With `to` the signal goes to all workers or to the launcher, whose
+numbers are in WARM_NOTES.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 LONG = 600
+PATH = "path:"
+OPERATIONS = ("open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "shutil.rmtree")
 
 
 def install() -> None:
@@ -35,6 +38,8 @@ def install() -> None:
 
     if fault["point"] == "save":
         _at_save(passed)
+    elif fault["point"].startswith(PATH):
+        _at_path(fault["point"].removeprefix(PATH), passed)
     else:
         _at_torch(fault["point"], passed)
 
@@ -43,10 +48,20 @@ def _at_save(passed: Any) -> None:
     """Every operation of the system on a checkpoint that is being written, or being removed."""
 
     def audit(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in ("open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "shutil.rmtree"):
+        if event in OPERATIONS:
             text = str(arguments[0])
             if "/checkpoints/" in text and "manifest.json" not in text.rpartition("step-")[0]:
                 passed()
+
+    sys.addaudithook(audit)
+
+
+def _at_path(part: str, passed: Any) -> None:
+    """Every operation of the system on a file or folder whose path has `part` in it."""
+
+    def audit(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in OPERATIONS and part in str(arguments[0]):
+            passed()
 
     sys.addaudithook(audit)
 

@@ -30,8 +30,11 @@ class Bench:
     root: Path
     python: Path
 
-    def recipe(self, folder: Path, **sections: Mapping[str, Any]) -> Path:
-        """A recipe whose run takes 12 steps of 2 epochs and is saved every second one."""
+    def recipe(self, folder: Path, **sections: Mapping[str, Any] | list[Any] | None) -> Path:
+        """A recipe whose run takes 12 steps of 2 epochs and is saved every second one.
+
+        `sections` are merged into it; what is no mapping stands in place of what is there.
+        """
         columns = {"path": str(self.root / "rows.jsonl"), "prompt": "prompt", "completion": "completion"}
         raw: dict[str, Any] = {
             "version": 1,
@@ -49,7 +52,7 @@ class Bench:
             "hardware": {"device": "cpu"},
         }  # fmt: skip
         for name, values in sections.items():
-            raw[name] = {**raw.get(name, {}), **values}
+            raw[name] = {**raw.get(name, {}), **values} if isinstance(values, Mapping) else values
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "recipe.yaml"
         file.write_text(json.dumps(raw))

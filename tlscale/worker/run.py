@@ -33,7 +33,7 @@ from tlscale.worker.publication import check as examine
 from tlscale.worker.publication import prepare
 from tlscale.worker.reading import read
 from tlscale.worker.replaying import replay
-from tlscale.worker.stages import describe, restored, run_stage
+from tlscale.worker.stages import confirm, describe, restored, run_stage
 from tlscale.worker.tasking import raise_failures, score_tasks, tasks
 from tlscale.worker.watch import watched
 
@@ -80,6 +80,7 @@ def _train(plan: Plan, layout: RunLayout, job: Job, judge: Judge) -> None:
     for planned in plan.stages:
         if finished(layout, planned.stage.name):
             job.reporter.phase("stage", f"{planned.stage.name}: done before")
+            confirm(job, planned)
             continue
         module = run_stage(job, planned, fresh)
         fresh = None

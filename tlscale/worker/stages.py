@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
+from accelerate.utils import set_seed
 from torch import nn
 
 from tlscale.data.arriving import Arriving
@@ -24,8 +26,9 @@ from tlscale.models.load import load_base
 from tlscale.models.routing import with_tasks
 from tlscale.models.verify import VerifyReport, changed_files, verify
 from tlscale.planning.changes import resume_key
-from tlscale.planning.types import PlannedStage
+from tlscale.planning.types import Plan, PlannedStage
 from tlscale.recipe.types import Model
+from tlscale.runs.record import read_lines
 from tlscale.worker.chain import Job, merged_before, read_manifest, starting_point
 from tlscale.worker.packing import pack
 from tlscale.worker.shortage import explained
@@ -44,6 +47,7 @@ def run_stage(job: Job, planned: PlannedStage, loaded: nn.Module | None) -> nn.M
     """
     stage, plan, runtime = planned.stage, job.plan, job.runtime
     model, continued = starting_point(job, planned)
+    set_seed(seed_of(plan, stage.name))
     if loaded is None or stage.starts_from != "base":
         loaded = load_base(model, plan.facts, head=stage.head, world=plan.world, seed=plan.seed)
     module = adapt.apply(loaded, planned, task=model.task, continue_from=continued)
@@ -58,6 +62,16 @@ def run_stage(job: Job, planned: PlannedStage, loaded: nn.Module | None) -> nn.M
         _train_and_save(job, planned, module, training, model, initial)
     runtime.accelerator.wait_for_everyone()
     return None if plan.world.shards_weights else module
+
+
+def seed_of(plan: Plan, stage: str) -> int:
+    """Of all randomness of a stage: the plan's for the first one, another for each that follows.
+
+    So a stage is the same whether it follows at once or after an earlier try has ended.
+    """
+    if stage == plan.stages[0].stage.name:
+        return plan.seed
+    return random.Random(f"stage {stage} of seed {plan.seed}").getrandbits(32)
 
 
 def _train_and_save(
@@ -204,7 +218,7 @@ def _save_and_verify(
     gathered: artifact.Gathered | None,
 ) -> None:
     plan, stage = job.plan, planned.stage
-    folder = artifact.save(
+    artifact.save(
         module,
         job.processor,
         job.layout.artifact(stage.name),
@@ -215,11 +229,29 @@ def _save_and_verify(
         probe=probe,
         gathered=gathered,
     )
-    live = module if gathered is None else None
+    _verify(job, planned, model, live=module if gathered is None else None)
+
+
+def confirm(job: Job, planned: PlannedStage) -> None:
+    """Verifies the result of a stage that an earlier try has saved but ended before it had verified it.
+
+    Raises:
+        VerificationError: it is not what was trained.
+    """
+    seen = {row["stage"] for row in read_lines(job.layout.events) if row["event"] == "verified"}
+    if job.runtime.leads and planned.stage.name not in seen:
+        _verify(job, planned, starting_point(job, planned)[0], live=None)
+    job.runtime.accelerator.wait_for_everyone()
+
+
+def _verify(job: Job, planned: PlannedStage, model: Model, *, live: nn.Module | None) -> None:
+    plan, name = job.plan, planned.stage.name
+    folder = job.layout.artifact(name)
     report = verify(folder, model=model, facts=plan.facts, world=plan.world, live=live)
-    job.reporter.said("verified", stage=stage.name, **report.summary())
     if report.problems:
+        job.reporter.said("refused", stage=name, problems=list(report.problems), **report.summary())
         raise VerificationError(f"{folder}: " + "; ".join(report.problems))
+    job.reporter.said("verified", stage=name, **report.summary())
     job.reporter.phase("verify", describe(report))
 
 

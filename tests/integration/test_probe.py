@@ -184,7 +184,7 @@ def test_bits_a_byte_count_the_text_that_was_scored(folder: Path) -> None:
     (folder / "one.jsonl").write_text(json.dumps({"text": "def add(one, other):\n    return one"}) + "\n")
     done = tlscale(
         folder, "probe", "reads.yaml", "--json", "output_dir=runs/one",
-        "data={train: {path: one.jsonl, text: text}, max_length: 64}",
+        "--rows", "20", "data.train={path: one.jsonl, text: text}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

@@ -243,6 +243,17 @@ def test_two_runs_are_compared_on_the_items_they_share(tmp_path: Path) -> None:
     assert compare(a, a).claims[0].effect == 0
 
 
+def test_a_suite_of_other_items_is_left_out_where_another_is_shared(tmp_path: Path) -> None:
+    kept = {"tuned": [1.0, 2.0] * 10}
+    a = write_run(tmp_path / "a", {"tuned": answers(0.6)}, retention=kept)
+    b = write_run(tmp_path / "b", {"tuned": answers(0.6)}, retention=kept)
+    path = b / "outcomes" / "tuned-target.jsonl"
+    path.write_text(path.read_text().replace("test.csv", "other.csv"))
+    found = compare(a, b)
+    assert [claim.name for claim in found.claims] == ["retention"]
+    assert any("target: not compared: they share no item" in reason for reason in found.reasons)
+
+
 def test_metrics_of_all_items_together_are_named_with_both_values(tmp_path: Path) -> None:
     a, b = (write_run(tmp_path / name, {"tuned": answers(0.6)}) for name in "ab")
     for run, value in ((a, 0.71), (b, 0.82)):

@@ -30,18 +30,24 @@ def compare(run_a: Path, run_b: Path) -> Comparison:
     claims: list[Claim] = []
     paired: dict[str, int] = {}
     unpaired: dict[str, int] = {}
+    apart: list[str] = []
     for suite in suites([scored.measured for pair_of in sides for scored in pair_of]):
         metric = _metric(sides, suite)
         reasons += _whole(sides, suite)
         if metric is None:
             continue
         found = pair([y.outcomes(suite) for _, y in sides], [x.outcomes(suite) for x, _ in sides], metric)
+        if found.paired == 0:
+            apart.append(f"{suite}: not compared: {found.problem}")
+            continue
         if found.problem is not None:
             raise UsageError(f"{run_a} and {run_b} can't be compared on {suite}: {found.problem}")
         claim, why = _claim(suite, metric, found, b, str(run_a))
         claims.append(claim)
         reasons += why
         paired[suite], unpaired[suite] = found.paired, found.unpaired
+    if apart and not claims:
+        raise UsageError(f"{run_a} and {run_b} can't be compared: {apart[0]}")
     if not claims:
         raise UsageError(f"{run_a} and {run_b} were not scored on the same suite by the same metric")
     return Comparison(
@@ -52,7 +58,7 @@ def compare(run_a: Path, run_b: Path) -> Comparison:
         arms=(*_scores(a, str(run_a)), *_scores(b, str(run_b))),
         paired=paired,
         unpaired=unpaired,
-        reasons=tuple(reasons),
+        reasons=(*reasons, *apart),
         fingerprints={f"{side.root}/{k}": v for side in (a, b) for k, v in side.fingerprints.items()},
     )
 

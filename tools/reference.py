@@ -20,6 +20,7 @@ ANCHOR = re.compile(r"</?a\b[^>]*>")
 SECTIONS = {
     "Model": "model",
     "Data": "data",
+    "Masking": "data.masking",
     "Source": "data.train and the other rows of data",
     "Train": "train",
     "Averaging": "train.averaging",

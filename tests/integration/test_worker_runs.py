@@ -32,6 +32,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "causal-lm": tiny.llama(root / "llama"),
         "sequence-classification": tiny.bert(root / "bert"),
         "sentence-embedding": root / "bert",
+        "masked-lm": tiny.masked_bert(root / "masked"),
+        "encoder": tiny.masked_bert(root / "encoder", head=False),
         "image-classification": tiny.vit(root / "vit"),
         "rows": tiny.sentences(root / "rows.jsonl", 64),
         "more": tiny.sentences(root / "more.jsonl", 32, seed=1),
@@ -43,6 +45,7 @@ COLUMNS = {
     "causal-lm": {"prompt": "prompt", "completion": "completion"},
     "sequence-classification": {"text": "text", "label": "label"},
     "sentence-embedding": {"anchor": "anchor", "positive": "positive"},
+    "masked-lm": {"text": "text"},
     "image-classification": {"image": "images", "label": "labels"},
 }
 

@@ -11,7 +11,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     BertConfig,
+    BertForMaskedLM,
     BertModel,
+    BertTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -55,6 +57,40 @@ def bert(folder: Path) -> Path:
     )  # fmt: skip
     BertModel(config).save_pretrained(folder)
     tokenizer(folder)
+    return folder
+
+
+FILLER = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def masking_tokenizer(folder: Path) -> None:
+    """A word-level tokenizer that puts texts between [CLS] and [SEP] and knows [MASK]."""
+    words = [*FILLER, *(word for word in WORDS if not word.startswith(("[", "<")))]
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=made, cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]",
+        pad_token="[PAD]", unk_token="[UNK]",
+    ).save_pretrained(folder)  # fmt: skip
+
+
+def masked_bert(folder: Path, *, head: bool = True, vocabulary: Path | None = None) -> Path:
+    """A masked language model, or its encoder without the head; `vocabulary` has one piece a line."""
+    torch.manual_seed(0)
+    config = BertConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=len(WORDS) + 1, max_position_embeddings=64, pad_token_id=0,
+    )  # fmt: skip
+    if vocabulary is not None:
+        tokenizer = BertTokenizer(vocab=str(vocabulary))
+        config.vocab_size = len(tokenizer)
+        tokenizer.save_pretrained(folder)
+    else:
+        masking_tokenizer(folder)
+    (BertForMaskedLM if head else BertModel)(config).save_pretrained(folder)
     return folder
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.unit import facts
 from tlscale.evaluation.types import Measurement, Outcome
+from tlscale.planning.item import MemoryItem
 from tlscale.planning.seal import fingerprint
 from tlscale.planning.types import (
     Batch,
@@ -15,7 +16,6 @@ from tlscale.planning.types import (
     DataFacts,
     Facts,
     Head,
-    MemoryItem,
     Plan,
     PlannedStage,
     Schedule,

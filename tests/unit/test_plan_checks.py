@@ -10,6 +10,7 @@ import pytest
 from tests.unit.facts import LABELS, llama
 from tlscale.errors import PlanError
 from tlscale.planning.checks import CLASHES, check
+from tlscale.planning.item import MemoryItem
 from tlscale.planning.render import count, size, table
 from tlscale.planning.strategy import FREEZE_ALL, TRAIN_HEAD, Context, stage
 from tlscale.planning.types import (
@@ -18,7 +19,6 @@ from tlscale.planning.types import (
     DataFacts,
     Facts,
     Head,
-    MemoryItem,
     ParamRule,
     Plan,
     PlannedStage,

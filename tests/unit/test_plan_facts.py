@@ -15,6 +15,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageClassification,
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
 )
 
@@ -51,7 +52,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "bert": SMALL,
     "roberta": SMALL,
     "electra": {**SMALL, "embedding_size": 32},
+    "albert": {**SMALL, "embedding_size": 16},
     "deberta-v2": SMALL,
+    "modernbert": {**SMALL, **dict.fromkeys(("pad_token_id", "cls_token_id", "sep_token_id"), 0)},
     "mpnet": SMALL,
     "distilbert": {
         "dim": 32,
@@ -83,15 +86,18 @@ CAUSAL = "llama mistral qwen2 qwen3 gemma2 gpt_neox gpt2".split()
 IMAGES = "vit dinov2 swin convnext resnet mobilenet_v1 mobilenet_v2".split()
 AUTO = {
     "causal-lm": AutoModelForCausalLM,
+    "masked-lm": AutoModelForMaskedLM,
     "sequence-classification": AutoModelForSequenceClassification,
     "image-classification": AutoModelForImageClassification,
 }
 LABELS = ("no", "perhaps", "yes")
+LANGUAGE = ("causal-lm", "masked-lm")
+MASKED = "albert bert deberta-v2 distilbert electra modernbert mpnet roberta".split()
 
 
 def make(kind: str, task: str, classes: int = 3, **changes: Any) -> Any:
     config = AutoConfig.for_model(kind, **{**CONFIGS[kind], **changes})
-    if task != "causal-lm":
+    if task not in LANGUAGE:
         config.id2label = {i: str(i) for i in range(classes)}
         config.label2id = {str(i): i for i in range(classes)}
     return AUTO[task].from_config(config)
@@ -103,7 +109,7 @@ def shapes(model: Any) -> dict[str, tuple[int, ...]]:
 
 
 def facts_of(folder: Path, task: str, labels: tuple[str, ...] = LABELS, **model: Any) -> Any:
-    labels = () if task == "causal-lm" else labels
+    labels = () if task in LANGUAGE else labels
     recipe = Model(model_name_or_path=str(folder), task=task, **model)  # type: ignore[arg-type]
     return read_facts(recipe, labels=labels, offline=True)
 
@@ -114,6 +120,7 @@ def as_shapes(facts: Any) -> dict[str, tuple[int, ...]]:
 
 PAIRS = (
     [(kind, "causal-lm") for kind in CAUSAL]
+    + [(kind, "masked-lm") for kind in MASKED]
     + [(kind, "sequence-classification") for kind in TEXT_CLASSIFIERS]
     + [(kind, "image-classification") for kind in IMAGES]
 )
@@ -154,6 +161,33 @@ def test_config_alone_gives_the_same_language_model(kind: str, tmp_path: Path) -
     facts = facts_of(tmp_path, "causal-lm")
     assert as_shapes(facts) == shapes(model)
     assert facts.origin == "config"
+
+
+@pytest.mark.parametrize("kind", MASKED)
+def test_a_head_for_hidden_tokens_is_added_or_is_apart(kind: str, tmp_path: Path) -> None:
+    AutoModel.from_config(AutoConfig.for_model(kind, **CONFIGS[kind])).save_pretrained(tmp_path / "bare")
+    facts = facts_of(tmp_path / "bare", "masked-lm")
+    assert as_shapes(facts) == shapes(make(kind, "masked-lm"))
+    assert facts.head_is_new
+    apart = make(kind, "masked-lm", tie_word_embeddings=False)
+    apart.save_pretrained(tmp_path / "apart")
+    facts = facts_of(tmp_path / "apart", "masked-lm")
+    assert as_shapes(facts) == shapes(apart)
+    assert not facts.head_is_new
+
+
+def test_a_head_for_hidden_tokens_is_left_out_of_a_classifier(tmp_path: Path) -> None:
+    make("bert", "masked-lm").save_pretrained(tmp_path)
+    facts = facts_of(tmp_path, "sequence-classification")
+    assert as_shapes(facts) == shapes(make("bert", "sequence-classification"))
+    assert "head.cls.predictions.bias" in facts.left_out
+    assert facts_of(tmp_path, "masked-lm").left_out == ()
+
+
+def test_a_decoder_finds_no_hidden_tokens(tmp_path: Path) -> None:
+    make("llama", "causal-lm").save_pretrained(tmp_path)
+    with pytest.raises(PlanError, match="llama is not known to find hidden tokens; known: albert, bert"):
+        facts_of(tmp_path, "masked-lm")
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta", "vit", "llama", "gpt2"])

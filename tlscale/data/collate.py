@@ -21,9 +21,10 @@ def collate(
 
     Examples with features: features float32 [B, H], labels int64 [B]. Otherwise by task:
     causal-lm: input_ids, attention_mask, labels int64 [B, T], labels aligned with input_ids (the model
-    shifts) and -100 where nothing is learned. Packed examples have position_ids int64 [B, T] in place
-    of attention_mask: models tell packed texts apart by them, padding is one more text that nobody
-    learns. sequence-classification: input_ids, attention_mask
+    shifts) and -100 where nothing is learned. masked-lm: the same, but every hidden token's label stands
+    one place later, so that for both the outputs at a place are to say the label after it. Packed
+    examples have position_ids int64 [B, T] in place of attention_mask: models tell packed texts apart by
+    them, padding is one more text that nobody learns. sequence-classification: input_ids, attention_mask
     [B, T], labels [B]. image-classification: pixel_values float32 [B, 3, H, W], labels [B].
     sentence-embedding: anchor and positive, each with input_ids and attention_mask.
     """
@@ -45,11 +46,14 @@ def collate(
             "positive": _padded([_there(e.pair, e) for e in examples], pad_id),
         }
     else:
-        batch = dict(_padded([_there(e.tokens, e) for e in examples], pad_id))
+        batch = dict(_padded([_there(e.shown or e.tokens, e) for e in examples], pad_id))
         if any(e.segments for e in examples):
             del batch["attention_mask"]
             batch["position_ids"] = _positions(examples)
-        batch["labels"] = _labels(examples) if task == "sequence-classification" else _targets(examples)
+        if task == "sequence-classification":
+            batch["labels"] = _labels(examples)
+        else:
+            batch["labels"] = _targets(examples, later=task == "masked-lm")
     return _moved(batch, device) if device is not None else batch
 
 
@@ -70,12 +74,14 @@ def _padded(rows: Sequence[list[int]], pad_id: int) -> dict[str, torch.Tensor]:
     }
 
 
-def _targets(examples: Sequence[Example]) -> torch.Tensor:
-    """int64 [B, T]: the tokens that are learned, -100 elsewhere."""
+def _targets(examples: Sequence[Example], *, later: bool) -> torch.Tensor:
+    """int64 [B, T]: the tokens that are learned, -100 elsewhere; `later` moves them on by a place."""
     rows = [
         [token if learned else IGNORED for token, learned in zip(tokens, loss, strict=True)]
         for tokens, loss in ((_there(e.tokens, e), _there(e.loss, e)) for e in examples)
     ]
+    if later:
+        rows = [[IGNORED, *row[:-1]] for row in rows]
     width = max(len(row) for row in rows)
     return torch.tensor([row + [IGNORED] * (width - len(row)) for row in rows])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tlscale.data import chat, labelled, language, pixels
+from tlscale.data import chat, labelled, language, masking, pixels
 from tlscale.data.tokens import LossOn, Overflow
 from tlscale.data.types import Example, Prepared, PrepareReport, account
 from tlscale.errors import DataError
@@ -40,7 +40,8 @@ def prepare(
     columns = _checked(rows, source, task, max_length)
     form = columns.format
     if form == "text":
-        made = language.documents(rows, columns, processor, max_length)
+        documents = masking.documents if task == "masked-lm" else language.documents
+        made = documents(rows, columns, processor, max_length)
     elif form == "prompt-completion":
         made = language.completions(
             rows, source, columns, processor, max_length=max_length, overflow=overflow, loss_on=loss_on

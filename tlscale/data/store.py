@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tlscale.data.types import Example
 
 TEXTS = ("where", "text", "reference")
-LISTS: dict[str, Any] = {"tokens": np.int32, "loss": np.bool_, "pair": np.int32}
+LISTS: dict[str, Any] = {"tokens": np.int32, "loss": np.bool_, "shown": np.int32, "pair": np.int32}
 NUMBERS = ("label", "prompt_tokens")
 LONE = "surrogatepass"  # rows of JSON may hold halves of characters
 

@@ -13,10 +13,12 @@ import torch
 class Example:
     """One thing to learn from or to be scored on; fields that its task doesn't use are `None`.
 
-    `tokens`: token ids. `loss`: for causal language models, which of `tokens` are learned; the first
-    never is, nothing predicts it. `label`: index into the recipe's labels. `pixels`: float32
-    [3, H, W]. `pair`: token ids of the positive text. `features`: the frozen backbone's vector [H].
-    `text` and `reference` are what a person would read: the input and the right answer.
+    `tokens`: token ids. `loss`: for language models, which of `tokens` are learned. For causal ones the
+    first never is, nothing predicts it; for masked ones they are those that may be hidden, and where
+    `shown` is there, those that are. `shown`: what the model reads in place of `tokens`. `label`: index
+    into the recipe's labels. `pixels`: float32 [3, H, W]. `pair`: token ids of the positive text.
+    `features`: the frozen backbone's vector [H]. `text` and `reference` are what a person would read: the
+    input and the right answer.
     `prompt_tokens` of `tokens` come before the first learned completion. `segments`: lengths of the
     examples that were packed into this one, which must not see each other.
     """
@@ -26,6 +28,7 @@ class Example:
     reference: str = ""
     tokens: list[int] | None = None
     loss: list[bool] | None = None
+    shown: list[int] | None = None
     prompt_tokens: int = 0
     label: int | None = None
     pixels: torch.Tensor | None = None

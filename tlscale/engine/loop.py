@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from tlscale.data.arriving import Arriving, Examples
 from tlscale.data.examples import Example
+from tlscale.data.varying import Varied, Vary, same
 from tlscale.engine.averaging import Average, averaged
 from tlscale.engine.backend import Session, begin
 from tlscale.engine.checkpoint import Progress, Subject
@@ -45,7 +46,10 @@ class Watcher(Told, Protocol):
 
 @dataclass(frozen=True)
 class Training:
-    """All that one stage trains on and with; the loop's only argument besides the module."""
+    """All that one stage trains on and with; the loop's only argument besides the module.
+
+    `vary` makes the training rows and streams of an epoch from `examples` and `streams`.
+    """
 
     planned: PlannedStage
     examples: Examples
@@ -57,6 +61,7 @@ class Training:
     place: Place
     seed: int
     streams: Mapping[str, Sequence[Example]] = field(default_factory=dict)
+    vary: Vary = same
     new_head: bool = False
     earlier: Sequence[Path] = ()
     stops: Stops = field(default_factory=Stops)
@@ -185,9 +190,9 @@ def _setting(module: nn.Module, training: Training) -> Setting:
         training.planned,
         training.runtime,
         training.collate,
-        training.streams,
+        {name: Varied(rows, training.vary) for name, rows in training.streams.items()},
         training.new_head,
-        () if isinstance(training.examples, Arriving) else training.examples,
+        () if isinstance(training.examples, Arriving) else Varied(training.examples, training.vary),
         training.earlier,
     )
 
@@ -204,11 +209,12 @@ def _begun(module: nn.Module, training: Training) -> Session:
 def _step(live: _Live, epoch: int, micros: list[list[int]]) -> tuple[Stepped, float]:
     """Takes one step, or leaves it out where its numbers are not finite; also gives its learning rate."""
     training, progress = live.training, live.progress
-    taken = [[training.examples[i] for i in micro] for micro in micros]
+    taken = [[training.vary(training.examples[i], epoch, i) for i in micro] for micro in micros]
     needed = {stream: training.streams[stream] for _, term in live.terms for stream in term.needs}
     drawn = streams_of(
-        needed, training.planned.batch, rank=training.runtime.rank, seed=training.seed, step=progress.step
-    )
+        needed, training.planned.batch, rank=training.runtime.rank, seed=training.seed, step=progress.step,
+        vary=training.vary,
+    )  # fmt: skip
     stepped = optimize(
         live.session,
         taken,

@@ -7,32 +7,51 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from tlscale.data.examples import Example
+from tlscale.data.varying import Vary, same
 from tlscale.planning.types import Batch
 
 
 def streams_of(
-    streams: Mapping[str, Sequence[Example]], batch: Batch, *, rank: int, seed: int, step: int
+    streams: Mapping[str, Sequence[Example]],
+    batch: Batch,
+    *,
+    rank: int,
+    seed: int,
+    step: int,
+    vary: Vary = same,
 ) -> dict[str, list[list[Example]]]:
     """This rank's rows of each of `streams` for `step`."""
     return {
-        name: stream_micros(streams[name], batch, rank=rank, seed=seed, stream=name, step=step)
+        name: stream_micros(streams[name], batch, rank=rank, seed=seed, stream=name, step=step, vary=vary)
         for name in sorted(streams)
     }
 
 
 def stream_micros(
-    examples: Sequence[Example], batch: Batch, *, rank: int, seed: int, stream: str, step: int
+    examples: Sequence[Example],
+    batch: Batch,
+    *,
+    rank: int,
+    seed: int,
+    stream: str,
+    step: int,
+    vary: Vary = same,
 ) -> list[list[Example]]:
     """This rank's rows of `stream` for `step`, one list for each micro-batch, all of them full.
 
-    The stream is an endless series of shuffled passes. A step takes the next rows of it, as many as of
-    training rows, and the same ones for every way to factor micro x accumulation x world.
+    The stream is an endless series of shuffled passes, the epochs of `vary`. A step takes the next rows
+    of it, as many as of training rows, and the same ones for every way to factor micro x accumulation x
+    world.
     """
     parts = batch.accumulation * batch.world
     first = step * batch.total
-    chosen = [_at(len(examples), place, seed, stream) for place in range(first, first + batch.total)]
+    size = len(examples)
+    chosen = [
+        (place // size, _at(size, place, seed, stream)) for place in range(first, first + batch.total)
+    ]
     return [
-        [examples[i] for i in chosen[m * batch.world + rank :: parts]] for m in range(batch.accumulation)
+        [vary(examples[i], around, i) for around, i in chosen[m * batch.world + rank :: parts]]
+        for m in range(batch.accumulation)
     ]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from tlscale.evaluation import stats
 from tlscale.evaluation.stats import Effect, Floats
-from tlscale.evaluation.types import HIGHER_IS_BETTER, Outcome
+from tlscale.evaluation.types import HIGHER_IS_BETTER, RIGHT, Outcome
 
 RIGHT_OR_WRONG = ("accuracy", "exact_match")
 # What a negative log-likelihood is divided by, and whether its exponential is taken.
@@ -105,6 +105,9 @@ def _statistic(
     if metric in ("nll", "perplexity"):
         parts = [_likelihoods(arm) for arm in (candidate, control)]
         return np.concatenate(parts, axis=-1), _nll if metric == "nll" else _perplexity
+    if metric == "token_accuracy":
+        parts = [_right_tokens(arm) for arm in (candidate, control)]
+        return np.concatenate(parts, axis=-1), _token_share
     if metric in SIZES:
         parts = [_likelihoods(arm, SIZES[metric]) for arm in (candidate, control)]
         return np.concatenate(parts, axis=-1), _bits if metric == "bits_per_byte" else _perplexity
@@ -175,6 +178,15 @@ def _likelihoods(arm: Sequence[Sequence[Outcome]], size: str = "tokens") -> Floa
         return float("nan") if o.nll is None else o.nll, length
 
     return np.asarray([[of(o) for o in seed] for seed in arm], np.float64)
+
+
+def _right_tokens(arm: Sequence[Sequence[Outcome]]) -> Floats:
+    """[seeds, items, 2]: tokens whose most probable answer is right, and scored tokens."""
+    return np.asarray([[((o.values or {})[RIGHT], o.tokens) for o in seed] for seed in arm], np.float64)
+
+
+def _token_share(sums: Floats) -> Floats:
+    return np.asarray(-_nll(sums))
 
 
 def _names(outcome: Outcome) -> tuple[str | None, str | None]:

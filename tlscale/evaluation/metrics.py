@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from tlscale.evaluation.labelfree import entropy, infomax, snd
-from tlscale.evaluation.types import Outcome
+from tlscale.evaluation.types import RIGHT, Outcome
 
 Scored = tuple[float, float | None]
 
@@ -30,7 +30,15 @@ def f1_macro(outcomes: Sequence[Outcome]) -> Scored:
 
 def nll(outcomes: Sequence[Outcome]) -> Scored:
     """Mean negative log-likelihood per token in nats; standard error of the ratio over examples."""
-    sums = [o.nll or 0.0 for o in outcomes]
+    return _per_token([o.nll or 0.0 for o in outcomes], outcomes)
+
+
+def token_accuracy(outcomes: Sequence[Outcome]) -> Scored:
+    """Share of the scored tokens whose most probable answer is right; error of the ratio over examples."""
+    return _per_token([(o.values or {})[RIGHT] for o in outcomes], outcomes)
+
+
+def _per_token(sums: Sequence[float], outcomes: Sequence[Outcome]) -> Scored:
     tokens = sum(o.tokens for o in outcomes)
     mean = sum(sums) / tokens
     n = len(outcomes)
@@ -162,6 +170,7 @@ METRICS: dict[str, Callable[[Sequence[Outcome]], Scored]] = {
     "f1_macro": f1_macro,
     "nll": nll,
     "perplexity": perplexity,
+    "token_accuracy": token_accuracy,
     "word_perplexity": per("words", power=True),
     "byte_perplexity": per("bytes", power=True),
     "bits_per_byte": per("bytes", power=False),
@@ -177,6 +186,7 @@ METRICS: dict[str, Callable[[Sequence[Outcome]], Scored]] = {
 
 DEFAULTS: dict[str, tuple[str, ...]] = {
     "causal-lm": ("nll", "perplexity"),
+    "masked-lm": ("nll", "perplexity", "token_accuracy"),
     "sequence-classification": ("accuracy", "f1_macro", "nll"),
     "image-classification": ("accuracy", "f1_macro", "nll"),
     "sentence-embedding": ("accuracy",),

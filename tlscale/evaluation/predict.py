@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn import functional
 
 from tlscale.data.examples import Example
-from tlscale.evaluation.types import Outcome
-from tlscale.models.likelihood import scored, token_nll
+from tlscale.evaluation.types import RIGHT, Outcome
+from tlscale.models.likelihood import guessed, scored, token_nll
 from tlscale.models.taskheads import Sizes, own_task
 
 Collate = Callable[[Sequence[Example]], Mapping[str, Any]]
@@ -29,17 +29,23 @@ def in_batches(examples: Sequence[Indexed], size: int) -> Iterator[list[Indexed]
 
 
 def token_likelihoods(
-    module: nn.Module, examples: Sequence[Indexed], *, collate: Collate, size: int
+    module: nn.Module, examples: Sequence[Indexed], *, collate: Collate, size: int, guesses: bool = False
 ) -> list[Outcome]:
-    """Negative log-likelihood of the supervised tokens of each example, summed, in nats."""
+    """Negative log-likelihood of the supervised tokens of each example, summed, in nats.
+
+    With `guesses`, `values` counts those that are the most probable ones.
+    """
     outcomes = []
     for group in in_batches(examples, size):
         batch = dict(collate([example for _, example in group]))
         labels = batch.pop("labels")
-        sums = token_nll(module(**batch).logits, labels).sum(dim=1).tolist()
+        logits = module(**batch).logits
+        sums = token_nll(logits, labels).sum(dim=1).tolist()
         counts = scored(labels).tolist()
-        for (item, example), total, tokens in zip(group, sums, counts, strict=True):
-            outcomes.append(Outcome(item=item, where=example.where, nll=total, tokens=tokens))
+        right = guessed(logits, labels).tolist() if guesses else counts
+        for (item, example), total, tokens, hits in zip(group, sums, counts, right, strict=True):
+            known = {RIGHT: float(hits)} if guesses else None
+            outcomes.append(Outcome(item=item, where=example.where, nll=total, tokens=tokens, values=known))
     return outcomes
 
 

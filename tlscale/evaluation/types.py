@@ -54,6 +54,9 @@ class Measurement(Frozen):
     outcomes: str
 
 
+# the value that counts an example's tokens whose most probable answer is right
+RIGHT = "right"
+
 # Metrics of all items together, which can't be taken apart and paired.
 WHOLE = (
     *("auroc", "oos_recall", "ece", "ece_temperature", "stereotype_gap", "contaminated"),
@@ -70,6 +73,7 @@ HIGHER_IS_BETTER = {
     "accuracy": True,
     "f1_macro": True,
     "exact_match": True,
+    "token_accuracy": True,
     "nll": False,
     "perplexity": False,
     "word_perplexity": False,

@@ -22,15 +22,13 @@ from transformers import (
     AutoConfig,
     AutoImageProcessor,
     AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForImageClassification,
     AutoModelForSeq2SeqLM,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
 )
 
 from tlscale.errors import PlanError, unknown
 from tlscale.models import headfiles, quantize
+from tlscale.models.classes import NATIVE
 from tlscale.models.heads import Encoder, PooledClassifier, PooledHead, choose_pooling, without_pooler
 from tlscale.models.names import plain
 from tlscale.models.quiet import quiet
@@ -40,11 +38,6 @@ from tlscale.recipe.types import Model
 from tlscale.runs.layout import MANIFEST
 
 LOG = logging.getLogger(__name__)
-NATIVE: dict[str, Any] = {
-    "causal-lm": AutoModelForCausalLM,
-    "sequence-classification": AutoModelForSequenceClassification,
-    "image-classification": AutoModelForImageClassification,
-}
 REMOTE_CODE = (
     "it needs Python code from its own repository, and none of it was run; if you trust it, set "
     "model.trust_remote_code=true with its full commit in model.revision"

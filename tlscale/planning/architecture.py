@@ -25,8 +25,8 @@ DEFAULTS: dict[str, dict[str, int]] = {
 # tied unless the config says otherwise; the rest keep a separate output layer
 TIED = frozenset(
     "albert bart bert bloom camembert codegen cohere cohere2 deberta deberta-v2 distilbert electra "
-    "falcon gemma gemma2 gemma3_text gpt2 gpt_bigcode gpt_neo mbart mpnet mpt opt roberta xlm-roberta "
-    "xlnet".split()
+    "falcon gemma gemma2 gemma3_text gpt2 gpt_bigcode gpt_neo longformer mbart modernbert mpnet mpt opt "
+    "roberta xlm-roberta xlm-roberta-xl xlnet".split()
 )
 
 

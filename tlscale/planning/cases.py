@@ -8,6 +8,15 @@ from dataclasses import dataclass
 from tlscale.planning.types import Facts, Stage, World
 from tlscale.recipe.types import Recipe
 
+VIRTUAL_TOKENS = (
+    "PROMPT_TUNING",
+    "PREFIX_TUNING",
+    "P_TUNING",
+    "MULTITASK_PROMPT_TUNING",
+    "CPT",
+    "ADAPTION_PROMPT",
+)
+
 
 @dataclass(frozen=True)
 class Case:

@@ -7,8 +7,8 @@ from importlib import util
 from pathlib import Path
 
 from tlscale.errors import PlanError
-from tlscale.planning import regular_checks, sharding_checks, stream_checks, task_checks
-from tlscale.planning.cases import Case, Clash
+from tlscale.planning import masking_checks, regular_checks, sharding_checks, stream_checks, task_checks
+from tlscale.planning.cases import VIRTUAL_TOKENS, Case, Clash
 from tlscale.planning.objective_checks import objective_problems
 from tlscale.planning.rules import trainable_names
 from tlscale.planning.types import Facts, Stage, World
@@ -17,19 +17,12 @@ from tlscale.recipe.types import Recipe
 CLASSIFICATION = ("sequence-classification", "image-classification")
 METRICS: dict[str, tuple[str, ...]] = {
     "causal-lm": ("nll", "perplexity", "exact_match"),
+    "masked-lm": ("nll", "perplexity", "token_accuracy"),
     "sequence-classification": ("accuracy", "f1_macro", "nll"),
     "image-classification": ("accuracy", "f1_macro", "nll"),
     "sentence-embedding": ("accuracy",),
 }
 HEAVY_DROPOUT = 0.7
-VIRTUAL_TOKENS = (
-    "PROMPT_TUNING",
-    "PREFIX_TUNING",
-    "P_TUNING",
-    "MULTITASK_PROMPT_TUNING",
-    "CPT",
-    "ADAPTION_PROMPT",
-)
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio"}
 
 
@@ -183,6 +176,7 @@ def clashes(recipe: Recipe, facts: Facts, stages: tuple[Stage, ...], world: Worl
         f"{clash.key}: {clash.reason}; {clash.instead.format(limit=facts.architecture.max_length)}"
         for clash in (
             *CLASHES,
+            *masking_checks.CLASHES,
             *sharding_checks.CLASHES,
             *stream_checks.CLASHES,
             *task_checks.CLASHES,
@@ -234,7 +228,7 @@ def _heavy_dropout(case: Case) -> list[str]:
 
 def _notes(cases: list[Case]) -> tuple[str, ...]:
     recipe, facts, world = cases[0].recipe, cases[0].facts, cases[0].world
-    notes = _heavy_dropout(cases[0])
+    notes = _heavy_dropout(cases[0]) + masking_checks.heads(recipe.model.task, facts)
     if facts.origin == "config":
         notes.append("sizes are computed from config.json; there are no weights here to train from")
     if facts.commit is not None and recipe.model.revision != facts.commit:

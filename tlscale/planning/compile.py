@@ -14,6 +14,7 @@ from tlscale import __version__, plugins
 from tlscale.errors import PlanError
 from tlscale.planning import adapters, batch, checks, device, memory, sharding
 from tlscale.planning.facts import read_facts
+from tlscale.planning.item import MemoryItem
 from tlscale.planning.rules import decide
 from tlscale.planning.seal import fingerprint, foreign
 from tlscale.planning.strategy import Context
@@ -22,7 +23,6 @@ from tlscale.planning.types import (
     DataFacts,
     Facts,
     Head,
-    MemoryItem,
     Plan,
     PlannedStage,
     Stage,

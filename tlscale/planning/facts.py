@@ -18,6 +18,7 @@ from tlscale.planning.headers import DTYPES, PICKLES, Stored, existing_folder, r
 from tlscale.planning.hub import read_hub
 from tlscale.planning.naming import loaded_names, split
 from tlscale.planning.shapes import from_config, supported
+from tlscale.planning.tasks import LANGUAGE
 from tlscale.planning.types import Architecture, Facts, Tensor
 from tlscale.recipe.paths import ASSETS, BUILTIN
 from tlscale.recipe.types import Model
@@ -51,12 +52,12 @@ def read_facts(model: Model, *, labels: tuple[str, ...], offline: bool) -> Facts
     _refuse_quantized(found)
     architecture = read_architecture(found.config, found.where)
     stored, origin = _stored(model, architecture, found)
-    backbone, head = split(architecture.model_type, stored)
+    backbone, own_head = split(architecture.model_type, stored)
     if not backbone:
         raise PlanError(f"{found.where}: its files hold no parameters of a {architecture.model_type} model")
     width = feature_size(found.config, backbone, architecture.hidden_size)
     architecture = architecture.model_copy(update={"hidden_size": width})
-    backbone, head, is_new = _for_task(model, labels, architecture, found, backbone, head)
+    backbone, head, is_new = _for_task(model, labels, architecture, found, backbone, own_head)
     tensors = tuple(
         Tensor(name=name, shape=tensor.shape, dtype=tensor.dtype)
         for part in (backbone, head)
@@ -71,6 +72,7 @@ def read_facts(model: Model, *, labels: tuple[str, ...], offline: bool) -> Facts
         labels=labels,
         origin=origin,
         head_is_new=is_new,
+        left_out=() if model.task in LANGUAGE else tuple(n for n in own_head if n not in head),
     )
 
 
@@ -206,6 +208,9 @@ def _for_task(
         return {n: t for n, t in backbone.items() if not n.startswith("pooler.")}, {}, False
     if model.task == "causal-lm":
         return backbone, *_language_head(model, architecture, found, head, dtype)
+    if model.task == "masked-lm":
+        backbone = {n: t for n, t in backbone.items() if not n.startswith("pooler.")}
+        return backbone, *_masked_head(architecture, found, backbone, head, dtype)
     classes = len(labels) or lookup(found.config, "num_labels") or _listed_labels(found.config)
     wanted = heads.classifier(architecture.model_type, classes, architecture.hidden_size)
     if architecture.model_type in heads.NO_POOLER:
@@ -220,6 +225,25 @@ def _for_task(
 def _listed_labels(config: Mapping[str, Any]) -> int:
     listed = config.get("id2label")
     return len(listed) if isinstance(listed, dict) and listed else 2
+
+
+def _masked_head(
+    architecture: Architecture,
+    found: _Found,
+    backbone: Mapping[str, Stored],
+    head: Mapping[str, Stored],
+    dtype: str,
+) -> tuple[dict[str, Stored], bool]:
+    embedding = next((backbone[name] for name in heads.EMBEDDINGS if name in backbone), None)
+    shape = (architecture.vocab_size, architecture.hidden_size) if embedding is None else embedding.shape
+    kind, tied = architecture.model_type, is_tied(found.config)
+    wanted = heads.masked(kind, shape, architecture.hidden_size, tied=tied)
+    if wanted is None:
+        raise PlanError(
+            f"model.task: {found.where}: {kind} is not known to find hidden tokens; known: "
+            f"{', '.join(heads.masked_types())}; a decoder is trained with model.task: causal-lm"
+        )
+    return heads.fitted(head, wanted, dtype)
 
 
 def _language_head(

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tlscale.planning import activations, sharding
+from tlscale.planning import activations, heads, sharding
+from tlscale.planning.item import MemoryItem
 from tlscale.planning.rules import trainable_names
 from tlscale.planning.targets import Module, targets
-from tlscale.planning.types import Batch, Facts, MemoryItem, Stage, Tensor, World
+from tlscale.planning.tasks import LANGUAGE
+from tlscale.planning.types import Batch, Facts, Stage, Tensor, World
 from tlscale.recipe.types import Model
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -28,6 +30,9 @@ CUDA_CONTEXT = 600_000_000
 LOGITS_ALIVE = 3
 # hidden widths that the last norm keeps: its input, the normalized values and its output
 LAST_NORM = 3
+# output layers of their own, and the embeddings that stand in for them where they are shared
+OUTPUTS = ("head.lm_head.weight", *heads.DECODERS)
+TIED = ("embed_tokens.weight", "wte.weight", *heads.EMBEDDINGS)
 
 
 @dataclass(frozen=True)
@@ -206,18 +211,18 @@ def _virtual_tokens(stage: Stage) -> int:
 
 def _logits(facts: Facts, batch: Batch, max_length: int, model: Model) -> float:
     """Bytes of one float32 copy of the logits."""
-    if model.task != "causal-lm":
+    if model.task not in LANGUAGE:
         return float(FULL * batch.micro * len(facts.labels))
     return float(FULL * batch.micro * max_length * facts.architecture.vocab_size)
 
 
 def _output_gradient(facts: Facts, model: Model, trained: frozenset[str]) -> float:
     """Bytes of the output layer's gradient, which is there before any block's."""
-    if model.task != "causal-lm":
+    if model.task not in LANGUAGE:
         return 0.0
-    tied = not any(tensor.name == "head.lm_head.weight" for tensor in facts.tensors)
-    names = ("embed_tokens.weight", "wte.weight") if tied else ("head.lm_head.weight",)
-    return float(FULL * sum(t.size for t in facts.tensors if t.name in names and t.name in trained))
+    own = [tensor for tensor in facts.tensors if tensor.name in OUTPUTS]
+    layers = own or [tensor for tensor in facts.tensors if tensor.name in TIED]
+    return float(FULL * sum(tensor.size for tensor in layers if tensor.name in trained))
 
 
 def _weights_note(model: Model, world: World, trained: int) -> str:

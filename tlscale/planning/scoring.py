@@ -27,6 +27,7 @@ BY_CLASS: tuple[tuple[str, str], ...] = (
 )
 TASKS: dict[str, Task] = {
     "lm": "causal-lm",
+    "masked-lm": "masked-lm",
     "embedding": "sentence-embedding",
     "class-mean": "sentence-embedding",
     "knn": "sentence-embedding",

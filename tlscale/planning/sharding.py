@@ -6,7 +6,8 @@ from collections.abc import Callable
 from importlib import util
 
 from tlscale.planning import activations
-from tlscale.planning.types import Facts, MemoryItem, Sharding, World
+from tlscale.planning.item import MemoryItem
+from tlscale.planning.types import Facts, Sharding, World
 
 # As little as fits: each shares out more than the one before, and exchanges more over the network.
 IN_ORDER: tuple[Sharding, ...] = ("zero1", "zero2", "zero3", "fsdp2")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from tlscale.planning.cases import Case, Clash
 from tlscale.recipe.types import Source
 
-KNOWN_TASKS = ("causal-lm", "sentence-embedding")
+KNOWN_TASKS = ("causal-lm", "masked-lm", "sentence-embedding")
 
 
 def _streams(case: Case) -> bool:

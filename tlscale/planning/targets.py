@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlscale.errors import PlanError, nearest
+from tlscale.planning import heads
 from tlscale.planning.naming import prefix_of
 from tlscale.planning.types import Adapter, Facts, Tensor
 
@@ -139,7 +140,8 @@ def chosen_modules(
         asked = list(default)
     there = modules(facts)
     if isinstance(asked, str) and asked.lower() == ALL_LINEAR:
-        chosen = [m for m in there if m.kind == "linear" and m.tensor != "head.lm_head.weight"]
+        outputs = ("head.lm_head.weight", *heads.DECODERS)
+        chosen = [m for m in there if m.kind == "linear" and m.tensor not in outputs]
         return tuple(m for m in chosen if not _excluded(m, fields, facts))
     chosen = [m for m in there if is_named(m, asked) and _in_layers(m, asked, fields)]
     chosen = [m for m in chosen if not _excluded(m, fields, facts)]

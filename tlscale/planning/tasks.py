@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 SEPARATOR = "/"
+LANGUAGE = ("causal-lm", "masked-lm")
+"""The tasks that predict tokens."""
 
 
 def task_sizes(labels: Sequence[str]) -> tuple[tuple[str, int], ...]:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
+from tlscale.planning.item import MemoryItem
 from tlscale.recipe.base import Frozen
 from tlscale.recipe.train import Averaging
 from tlscale.recipe.types import Offload, Recipe, Source
@@ -50,7 +51,10 @@ class Architecture(Frozen):
 
 
 class Facts(Frozen):
-    """What is known of the base without its weights and without torch."""
+    """What is known of the base without its weights and without torch.
+
+    `left_out`: parameters of the checkpoint's own head that the task has no use for.
+    """
 
     model: str
     commit: str | None
@@ -60,6 +64,7 @@ class Facts(Frozen):
     labels: tuple[str, ...]
     origin: Literal["safetensors", "config"]
     head_is_new: bool
+    left_out: tuple[str, ...] = ()
 
 
 class ParamRule(Frozen):
@@ -213,14 +218,6 @@ class Stage(Frozen):
     batch: AskedBatch = AskedBatch()
     averaging: Averaging | None = None
     mixout: float = 0.0
-
-
-class MemoryItem(Frozen):
-    """One line of the account of memory per device, in bytes; an estimate."""
-
-    name: str
-    bytes: int
-    note: str = ""
 
 
 class PlannedStage(Frozen):

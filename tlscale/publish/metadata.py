@@ -21,6 +21,7 @@ from tlscale.publish.licences import Chain
 
 PIPELINES = {
     "causal-lm": "text-generation",
+    "masked-lm": "fill-mask",
     "sequence-classification": "text-classification",
     "image-classification": "image-classification",
     "sentence-embedding": "sentence-similarity",

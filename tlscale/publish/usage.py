@@ -13,6 +13,7 @@ from tlscale.recipe.paths import BUILTIN
 
 CLASSES = {
     "causal-lm": "AutoModelForCausalLM",
+    "masked-lm": "AutoModelForMaskedLM",
     "sequence-classification": "AutoModelForSequenceClassification",
     "image-classification": "AutoModelForImageClassification",
     "sentence-embedding": "AutoModel",

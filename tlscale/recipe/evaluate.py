@@ -8,7 +8,7 @@ from pydantic import Field, JsonValue
 
 from tlscale.recipe.base import Fraction, Frozen, Positive
 
-Metric = Literal["accuracy", "f1_macro", "nll", "perplexity", "exact_match"]
+Metric = Literal["accuracy", "f1_macro", "nll", "perplexity", "exact_match", "token_accuracy"]
 LabelFree = Literal["infomax", "entropy", "snd"]
 Selection = Literal["fixed", "first", "random", "balanced", "nearest", "diverse"]
 Calibration = Literal["contextual", "pmi", "batch", "temperature"]

@@ -12,11 +12,14 @@ from pydantic import Field, JsonValue, model_validator
 
 from tlscale.recipe.base import Fraction, Frozen, Positive
 from tlscale.recipe.evaluate import Evaluate, Report
+from tlscale.recipe.masking import Masking
 from tlscale.recipe.publish import Publish
 from tlscale.recipe.search import Sweep
 from tlscale.recipe.train import Train
 
-Task = Literal["causal-lm", "sequence-classification", "image-classification", "sentence-embedding"]
+Task = Literal[
+    "causal-lm", "masked-lm", "sequence-classification", "image-classification", "sentence-embedding"
+]
 Quantization = Literal["none", "nf4", "fp4", "int8"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 ROWS_AT_ONCE = 10_000
@@ -204,6 +207,9 @@ class Data(Frozen):
     )
     loss_on: Literal["completion", "all"] = Field(
         "completion", description="Whether prompts and user turns are trained on too."
+    )
+    masking: Masking | None = Field(
+        None, description="How tokens are hidden from a masked language model, where it differs."
     )
 
 

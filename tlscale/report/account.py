@@ -247,6 +247,7 @@ PEFT_CLASSES = {
 }
 AUTO_CLASSES = {
     "causal-lm": "AutoModelForCausalLM",
+    "masked-lm": "AutoModelForMaskedLM",
     "sequence-classification": "AutoModelForSequenceClassification",
     "image-classification": "AutoModelForImageClassification",
     "sentence-embedding": "AutoModel",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tlscale.evaluation.types import Outcome
 
 Outcomes = Mapping[tuple[str, int], Outcome]
-LIKELIHOODS = ("nll", "perplexity")
+LIKELIHOODS = ("nll", "perplexity", "token_accuracy")
 
 
 @dataclass(frozen=True)

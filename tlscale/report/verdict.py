@@ -26,6 +26,7 @@ FITTING_CONTROLS = {
     "sequence-classification": CONTROLS,
     "image-classification": ("majority", "class_mean", "features", "scratch"),
     "causal-lm": ("scratch",),
+    "masked-lm": ("scratch",),
     "sentence-embedding": ("scratch",),
 }
 SAME_AS_BASE = {"majority class": "majority", "zero-shot by label names": "zero_shot"}

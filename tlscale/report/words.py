@@ -13,6 +13,7 @@ PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 SHARES = (
     "accuracy", "exact_match", "f1_macro", "acc", "acc_norm", "acc_norm_tokens", "acc_pmi",
     "acc_contextual", "acc_batch", "mc2", "acc_in_scope", "oos_recall", "pct_stereotype",
+    "token_accuracy",
 )  # fmt: skip
 ARMS = {
     "base": "the base",
@@ -34,6 +35,7 @@ METRICS = {
     "f1_macro": "macro F1",
     "nll": "negative log-likelihood",
     "perplexity": "perplexity",
+    "token_accuracy": "accuracy of hidden tokens",
 }
 
 
@@ -51,7 +53,7 @@ def unit(metric: str, task: str) -> Unit:
     """The unit of a metric; likelihoods are per token of language, and per item elsewhere."""
     if metric in SHARES:
         return Unit(100.0, 1, "%", "points")
-    each = "token" if task == "causal-lm" else "item"
+    each = {"causal-lm": "token", "masked-lm": "hidden token"}.get(task, "item")
     if metric == "nll":
         return Unit(1.0, 3, f"nats per {each}", f"nats per {each}")
     if metric == "perplexity":

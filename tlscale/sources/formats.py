@@ -23,6 +23,7 @@ ROLES: dict[Format, tuple[str, ...]] = {
 }
 TASK_FORMATS: dict[Task, tuple[Format, ...]] = {
     "causal-lm": ("text", "prompt-completion", "messages"),
+    "masked-lm": ("text",),
     "sequence-classification": ("classification",),
     "image-classification": ("image-classification",),
     "sentence-embedding": ("pairs",),

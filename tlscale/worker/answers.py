@@ -1,10 +1,10 @@
-"""How each kind of model answers: continuations, classes with probabilities, or embeddings."""
+"""How each kind of model answers: continuations, filled masks, classes and their shares, or embeddings."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from tlscale.worker.measure import Judge, label_examples
 
 Answer = dict[str, Any]
 TOP = 3
+PLACE = "{mask}"
 SHARPNESS = 20.0  # of zero-shot similarities, as in the evaluation
 
 
@@ -65,6 +66,8 @@ def answerer(job: Job, max_new_tokens: int) -> Callable[[list[Asked]], list[Answ
     module = result(job).eval()
     if task == "causal-lm":
         return partial(_continuations, job, module, max_new_tokens)
+    if task == "masked-lm":
+        return partial(_filled, job, module)
     if task == "sentence-embedding":
         return partial(_embeddings, job, module)
     return partial(_classes, job, module)
@@ -134,6 +137,38 @@ def _by_task(job: Job, logits: torch.Tensor) -> list[Answer]:
         shares, classes = logits[:, first:end].softmax(dim=-1).max(dim=-1)
         for answer, share, index in zip(found, shares.tolist(), classes.tolist(), strict=True):
             answer["tasks"][name] = {"label": labels[first + index], "probability": share}
+    return found
+
+
+def _filled(job: Job, module: nn.Module, batch: list[Asked]) -> list[Answer]:
+    """The text with the most probable token in each mask's place, and the three most probable ones."""
+    tokenizer = job.processor
+    mask = tokenizer.mask_token
+    texts = [str(asked.content).replace(PLACE, mask) for asked in batch]
+    examples = [
+        _tokens(job, replace(asked, content=text)) for asked, text in zip(batch, texts, strict=True)
+    ]
+    for example in examples:
+        if tokenizer.mask_token_id not in (example.tokens or ()):
+            raise UsageError(
+                f"{example.where}: nothing to fill in; write {PLACE} or {mask} where a word is missing"
+            )
+    inputs = _collated(job, examples, "sequence-classification")
+    made: Any = module(**inputs)
+    found = []
+    for text, ids, logits in zip(texts, inputs["input_ids"], made.logits.float(), strict=True):
+        at_masks = logits[ids == tokenizer.mask_token_id].softmax(dim=-1)
+        shares, tokens = at_masks.sort(dim=-1, descending=True, stable=True)
+        masks = [
+            [
+                {"token": tokenizer.decode([token]).strip(), "probability": share}
+                for token, share in zip(order[:TOP], probabilities[:TOP], strict=True)
+            ]
+            for order, probabilities in zip(tokens.tolist(), shares.tolist(), strict=True)
+        ]
+        for best in masks:
+            text = text.replace(mask, best[0]["token"], 1)
+        found.append({"completion": text, "masks": masks})
     return found
 
 

@@ -31,6 +31,7 @@ from tlscale.sources import Row, read, resolve
 from tlscale.sources.roles import GIVEN, Role, Rows, role_rows, unlabelled_rows
 from tlscale.sources.streaming import shards
 from tlscale.worker.console import Reporter
+from tlscale.worker.hiding import judged
 from tlscale.worker.parts import summed, write_parts
 from tlscale.worker.supply import Blocks, Supply
 
@@ -95,7 +96,8 @@ def load_examples(
         # No collective call: making examples may take longer than those wait. If the leading process
         # fails, the launcher ends this one.
         time.sleep(LOOK_AGAIN_SECONDS)
-    return {role: _stored(layout.examples / role) for role in _manifest(layout)["roles"]}
+    stored = {role: _stored(layout.examples / role) for role in _manifest(layout)["roles"]}
+    return judged(plan, processor, stored)
 
 
 def load_stream(
@@ -216,6 +218,8 @@ def _say(plan: Plan, reporter: Reporter, role: str, report: PrepareReport) -> No
     if report.tokens and plan.recipe.model.task == "causal-lm":
         share = report.supervised_tokens / report.tokens
         text += f", {report.tokens:,} tokens ({share:.0%} trained on)"
+    elif report.supervised_tokens:
+        text += f", {report.tokens:,} tokens ({report.supervised_tokens:,} that may be hidden)"
     elif report.tokens:
         text += f", {report.tokens:,} tokens"
     reporter.phase("data", text)

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from tlscale.data.collate import collate
 from tlscale.data.examples import Example, prepare
+from tlscale.data.varying import Varied
 from tlscale.engine.objectives import task_count, task_loss
 from tlscale.engine.view import TRAIN, View, inputs
 from tlscale.errors import PlanError
@@ -30,6 +31,7 @@ from tlscale.recipe.base import Frozen
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import write_json
 from tlscale.worker.examples import load_rows, thinned
+from tlscale.worker.hiding import varied
 
 TINY = 1e-30
 FIT_STEPS, FIT_DECAY = 100, 1e-4
@@ -82,7 +84,7 @@ def _ready(plan: Plan, rows: int) -> tuple[nn.Module, Sequence[Example], int]:
     pad_id = getattr(processor, "pad_token_id", None) or 0
     if isinstance(module, PooledClassifier):
         _fit(module, plan, examples, pad_id)
-    return module, examples, pad_id
+    return module, Varied(examples, varied(plan, processor)), pad_id
 
 
 def _fit(module: PooledClassifier, plan: Plan, examples: Sequence[Example], pad_id: int) -> None:

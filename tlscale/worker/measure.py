@@ -20,7 +20,7 @@ from tlscale.evaluation.runner import Arm, Suite, evaluate
 from tlscale.evaluation.types import Measurement, Outcome
 from tlscale.models.load import load_base
 from tlscale.models.routing import with_tasks
-from tlscale.planning.tasks import SEPARATOR, task_sizes
+from tlscale.planning.tasks import LANGUAGE, SEPARATOR, task_sizes
 from tlscale.planning.types import Head, Plan
 from tlscale.recipe.types import Source
 from tlscale.runs.layout import RunLayout
@@ -111,7 +111,7 @@ def model_arm(judge: Judge, module: nn.Module, name: str, stage: str | None) -> 
     """The arm that answers with the model itself."""
     module.eval()
     task, labels = judge.plan.recipe.model.task, judge.plan.facts.labels
-    if task == "causal-lm":
+    if task in LANGUAGE:
         return Arm(name, "likelihood", stage, partial(_language, judge, module))
     if task == "sentence-embedding":
         retrieve = partial(predict.paired_retrieval, module, collate=judge.collate, size=judge.size)
@@ -208,7 +208,10 @@ def _spoken(label: str, judge: Judge) -> str:
 
 def _language(judge: Judge, module: nn.Module, mine: Sequence[tuple[int, Example]]) -> list[Outcome]:
     """Likelihoods, and greedy answers where exact match is asked for."""
-    outcomes = predict.token_likelihoods(module, mine, collate=judge.collate, size=judge.size)
+    outcomes = predict.token_likelihoods(
+        module, mine, collate=judge.collate, size=judge.size,
+        guesses=judge.plan.recipe.model.task == "masked-lm",
+    )  # fmt: skip
     if not any("exact_match" in suite.metrics for suite in judge.suites()):
         return outcomes
     answers = predict.generations(

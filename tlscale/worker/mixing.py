@@ -27,6 +27,7 @@ from tlscale.planning.types import Plan
 from tlscale.recipe.base import Frozen
 from tlscale.runs.layout import MANIFEST, RunLayout
 from tlscale.runs.record import write_json
+from tlscale.worker import hiding
 from tlscale.worker.alone import alone
 from tlscale.worker.chain import Job, finished, starting_point
 from tlscale.worker.examples import load_rows
@@ -132,11 +133,12 @@ def _kitchen(job: Job) -> Kitchen:
     roles = {}
     for role, (source, rows) in load_rows(plan).items():
         if role in ROLES:
-            roles[role] = prepare(
+            examples = prepare(
                 rows, source, task=plan.recipe.model.task, processor=job.processor,
                 labels=plan.facts.labels, max_length=plan.max_length, overflow=data.overflow,
                 loss_on=data.loss_on,
             ).examples  # fmt: skip
+            roles[role] = hiding.fixed(plan, job.processor, examples)
     if "validation" not in roles:
         raise UsageError(
             f"{job.layout.root}: its recipe has no validation rows to choose by, and test rows are not for "

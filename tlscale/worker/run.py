@@ -225,9 +225,9 @@ def _measure_base(judge: Judge, fresh: nn.Module | None) -> tuple[Measurement, .
 
 
 def _headed(plan: Plan, fresh: nn.Module | None) -> nn.Module | None:
-    """The base itself, where it can answer; `None` where its head is yet to be trained."""
+    """The base itself, where it can answer; `None` where its head for the classes is yet to be trained."""
     pooled = bool(plan.stages) and plan.stages[0].stage.head.kind == "pooled"
-    return None if plan.facts.head_is_new or pooled else fresh
+    return None if (plan.facts.labels and plan.facts.head_is_new) or pooled else fresh
 
 
 def _tasks(

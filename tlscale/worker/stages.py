@@ -30,6 +30,7 @@ from tlscale.planning.types import Plan, PlannedStage
 from tlscale.recipe.types import Model
 from tlscale.runs.record import read_lines
 from tlscale.worker.chain import Job, merged_before, read_manifest, starting_point
+from tlscale.worker.hiding import varied
 from tlscale.worker.packing import pack
 from tlscale.worker.shortage import explained
 
@@ -143,6 +144,7 @@ def _training(job: Job, planned: PlannedStage, module: nn.Module) -> Training:
         place=_place(job, name),
         seed=plan.seed,
         streams=streams,
+        vary=varied(plan, job.processor),
         new_head=plan.facts.head_is_new or planned.stage.head.kind == "pooled",
         earlier=merged_before(job, planned),
         stops=job.life.stops,

@@ -41,6 +41,7 @@ from tlscale.worker.stages import restored
 
 BY_TASK = {
     "causal-lm": "lm",
+    "masked-lm": "masked-lm",
     "sequence-classification": "head",
     "image-classification": "head",
     "sentence-embedding": "embedding",

@@ -19,8 +19,11 @@ def masked(setup: Setup) -> ClassPredictor:
     Raises:
         UsageError: the tokenizer has no mask token.
     """
-    model, tokenizer = load_other("masked-lm", setup.model, setup.facts, setup.world)
-    model.to(setup.device)
+    model, tokenizer = setup.module, setup.processor
+    if model is None:
+        model, tokenizer = load_other("masked-lm", setup.model, setup.facts, setup.world)
+        model.to(setup.device)
+    model.eval()
     if tokenizer.mask_token is None:
         raise UsageError(f"{setup.model.model_name_or_path}: its tokenizer has no mask token")
     mask: int = tokenizer.mask_token_id

@@ -41,6 +41,8 @@ BUILTINS: dict[str, dict[str, str]] = {
         "mcc": "tlscale.engine.terms.aligning:make_mcc",
         "mmd": "tlscale.engine.terms.aligning:make_mmd",
         "o_lora": "tlscale.engine.terms.orthogonal:make_o_lora",
+        "pet": "tlscale.engine.terms.pet:make_pet",
+        "pet_mlm": "tlscale.engine.terms.pet:make_pet_mlm",
         "rdrop": "tlscale.engine.terms.dropout:make_rdrop",
         "replay": "tlscale.engine.objectives:make_replay",
         "task": "tlscale.engine.objectives:make_task",

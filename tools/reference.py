@@ -33,6 +33,7 @@ SECTIONS = {
     "RDrop": "train.objective.rdrop",
     "Replay": "train.objective.replay",
     "Choices": "train.objective.choices",
+    "Pet": "train.objective.pet",
     "Alignment": "train.objective.coral, train.objective.mmd",
     "Adversarial": "train.objective.dann, train.objective.cdan",
     "Mcc": "train.objective.mcc",

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.integration import tiny
 from tests.integration.test_worker_runs import LORA, Run, logged, manifest, models, run, scores
 from tlscale.errors import PlanError, UsageError
 from tlscale.planning.compile import read_plan
@@ -152,3 +153,76 @@ def test_an_adapter_that_read_on_is_merged_first(run: Run, tmp_path: Path) -> No
         strategy={"kind": "features"}, train={"learning_rate": 0.1}, folder="classify",
     )  # fmt: skip
     assert manifest(layout)["kind"] == "head"
+
+
+def test_a_small_bert_with_the_real_vocabulary_reads_shakespeare(
+    run: Run, data_root: Path, tmp_path: Path
+) -> None:
+    words = data_root / "vocabularies" / "bert-base-uncased-vocab.txt"
+    model = tiny.masked_bert(tmp_path / "bert", vocabulary=words)
+    text = {"path": str(data_root / "tinyshakespeare" / "input.txt"), "text": "text", "document": "file"}
+    layout = run(
+        "masked-lm",
+        strategy=FULL,
+        model={"model_name_or_path": str(model)},
+        data={
+            "train": {**text, "span": [0.0, 0.05]},
+            "test": {**text, "span": [0.97, 0.98]},
+            "test_split": 0.0,
+            "masking": {"whole_words": True},
+        },
+        train={"max_steps": 40},
+    )
+    assert len(read_plan(layout.plan).facts.tensors) == 42
+    found = scores(layout)
+    # at first as good as chance: the logarithm of 30,522 pieces
+    assert found["target base nll"] == pytest.approx(10.3, abs=0.1)
+    assert found["target tuned nll"] < 8.0
+
+
+TASK = """\
+task: colours
+kind: classification
+test: {{path: {path}}}
+prompt: "{{text}} : what colour ?"
+text: text
+answer: word
+labels: [apple, car, house, shirt]
+"""
+
+
+def test_words_in_a_pattern_are_learned_and_a_predictor_of_tasks_answers_alike(
+    run: Run, models: dict[str, Path], tmp_path: Path
+) -> None:
+    words = {"red": "apple", "green": "car", "blue": "house", "black": "shirt"}
+    pattern = {"prompt": "{text} : what colour ? {mask} ."}
+    rows = [json.loads(line) for line in models["more"].read_text().splitlines()]
+    held = tmp_path / "held.jsonl"
+    held.write_text("".join(json.dumps({**row, "word": words[row["label"]]}) + "\n" for row in rows))
+    (tmp_path / "colours.yaml").write_text(TASK.format(path=held))
+    layout = run(
+        "masked-lm",
+        strategy=FULL,
+        data={
+            "train": {"path": str(models["rows"]), **pattern, "completion": "label", "words": words},
+            "test": {"path": str(held), **pattern, "completion": "word"},
+            "unlabelled": {"path": str(models["more"]), "text": "text"},
+        },
+        train={"max_steps": 60, "objective": {"pet": {"mlm": 0.01}}},
+        evaluate={"target": ["accuracy", "nll"], "tasks": [str(tmp_path / "colours.yaml")]},
+    )
+    found = scores(layout)
+    assert found["target base accuracy"] < 0.6 < 0.9 < found["target tuned accuracy"]
+    for arm in ("base", "tuned"):
+        ours, theirs = (
+            [json.loads(row) for row in layout.outcomes(arm, suite).read_text().splitlines()]
+            for suite in ("target", "colours")
+        )
+        assert [row["prediction"] for row in ours] == [row["prediction"] for row in theirs]
+        assert found[f"colours {arm} acc"] == found[f"target {arm} accuracy"]
+    with pytest.raises(PlanError, match=r"pet\.mlm: needs texts without labels; give data\.unlabelled"):
+        run("masked-lm", strategy=FULL, train={"objective": {"pet": {}}}, folder="refused")
+    with pytest.raises(PlanError, match=r"objective\.pet: is about words in a mask's place"):
+        run("causal-lm", strategy=FULL, train={"objective": {"pet": {"mlm": 0}}}, folder="refused")
+    with pytest.raises(PlanError, match="accuracy is of words in a pattern's mask, and"):
+        run("masked-lm", strategy=FULL, evaluate={"target": ["accuracy"]}, folder="refused")

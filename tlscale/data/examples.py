@@ -12,6 +12,7 @@ from tlscale.errors import DataError
 from tlscale.recipe.types import Source, Task
 from tlscale.sources import Columns, Row, map_columns, place
 from tlscale.sources.formats import TASK_FORMATS as FORMATS
+from tlscale.sources.rows import PLACE
 
 __all__ = ["FORMATS", "Example", "PrepareReport", "Prepared", "prepare"]
 
@@ -42,6 +43,8 @@ def prepare(
     if form == "text":
         documents = masking.documents if task == "masked-lm" else language.documents
         made = documents(rows, columns, processor, max_length)
+    elif task == "masked-lm":
+        made = masking.patterns(rows, source, columns, processor, max_length=max_length, overflow=overflow)
     elif form == "prompt-completion":
         made = language.completions(
             rows, source, columns, processor, max_length=max_length, overflow=overflow, loss_on=loss_on
@@ -68,6 +71,12 @@ def _checked(rows: Sequence[Row], source: Source, task: Task, max_length: int) -
     if max_length < 2 and task != "image-classification":
         raise DataError(f"data.max_length: {max_length}; at least 2 tokens are needed, one to learn from")
     columns = map_columns(source, tuple(rows[0].values))
+    marked = [spec for spec in columns.by_role.values() if PLACE in spec]
+    if (marked or source.words) and task != "masked-lm":
+        raise DataError(
+            f"{place(source)}: {marked[0] if marked else 'words'!r}: only a masked language model fills "
+            f"words in; set model.task to masked-lm, or leave it out"
+        )
     if columns.format not in FORMATS[task]:
         raise DataError(
             f"{place(source)}: the format is {columns.format}, which task {task} can't use; allowed: "

@@ -1,4 +1,4 @@
-"""Examples for masked language models: documents in windows, and which of their tokens are hidden.
+"""Examples for masked language models: documents and patterns, and which of their tokens are hidden.
 
 As Devlin et al. 2019 (arXiv:1810.04805): of the tokens that are to be found again, 80 % are replaced by the
 mask, 10 % by a random token, and 10 % stay. They are drawn anew in every epoch (Liu et al. 2019,
@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tlscale.data.tokens import encode
+from tlscale.data.tokens import Overflow, encode, too_long
 from tlscale.data.types import Example, Made
 from tlscale.data.varying import Vary
-from tlscale.errors import DataError, PlanError
+from tlscale.errors import DataError, PlanError, unknown
 from tlscale.recipe.masking import Masking
-from tlscale.sources import Columns, Row, text
+from tlscale.recipe.types import Source
+from tlscale.sources import Columns, Row, place, text
+from tlscale.sources.rows import PLACE, label
 
 MASKED, REPLACED = 0.8, 0.1
 # how tokenizers mark a piece that goes on with a word, or one that begins a word
@@ -149,3 +151,87 @@ def surroundings(tokenizer: Any) -> tuple[list[int], list[int]]:
     whole = tokenizer("a")["input_ids"]
     at = next(at for at in range(len(whole)) if whole[at : at + len(plain)] == plain)
     return whole[:at], whole[at + len(plain) :]
+
+
+def patterns(
+    rows: Sequence[Row],
+    source: Source,
+    columns: Columns,
+    tokenizer: Any,
+    *,
+    max_length: int,
+    overflow: Overflow,
+) -> list[Made]:
+    """Patterns with one word hidden (Schick and Schuetze 2021, arXiv:2001.07676).
+
+    The prompt has `{mask}` once, and the completion is the word there, or `source.words` has it by the
+    completion. `tokens` are the pattern with the word, `shown` those with the mask. Of an overlong row the
+    end is cut, or the beginning where the mask is near the end.
+
+    Raises:
+        DataError: no mask or several, a word that is not one token, or one that is there for two answers.
+    """
+    before, after = surroundings(tokenizer)
+    room = max_length - len(before) - len(after)
+    known: dict[int, str] = {}
+    made = []
+    for row in rows:
+        prompt, word = text(row, columns.by_role["prompt"]), _word(row, source, columns)
+        ids, shown, at = _filled(row, prompt, word, tokenizer)
+        if known.setdefault(ids[at], word) != word:
+            raise DataError(
+                f"{place(source)}: {known[ids[at]]!r} and {word!r} are one token to the model, so it can't "
+                "tell them apart; choose another word"
+            )
+        over = len(ids) - room
+        if over > 0:
+            too_long(row.where, len(ids) + len(before) + len(after), max_length, overflow)
+            if overflow == "drop":
+                made.append(Made(()))
+                continue
+            start = 0 if at < room else min(over, at)
+            ids, shown, at = ids[start : start + room], shown[start : start + room], at - start
+        loss = [False] * (len(before) + len(ids) + len(after))
+        loss[len(before) + at] = True
+        one = Example(
+            where=row.where, text=prompt, reference=word, tokens=[*before, *ids, *after], loss=loss,
+            shown=[*before, *shown, *after],
+        )  # fmt: skip
+        made.append(Made((one,), max(over, 0)))
+    return made
+
+
+def _word(row: Row, source: Source, columns: Columns) -> str:
+    given = label(row, columns.by_role["completion"])
+    if source.words is None:
+        return given.strip()
+    if given not in source.words:
+        raise DataError(f"{row.where}: {unknown(given, source.words, 'value that words has')}")
+    return source.words[given]
+
+
+def _filled(row: Row, prompt: str, word: str, tokenizer: Any) -> tuple[list[int], list[int], int]:
+    """The pattern's tokens with the word and with the mask, and the place where they differ."""
+    if prompt.count(PLACE) != 1:
+        raise DataError(
+            f"{row.where}: the pattern has {PLACE} {prompt.count(PLACE)} times; it needs it once, in the "
+            "word's place"
+        )
+    texts = [prompt.replace(PLACE, filler) for filler in (word, tokenizer.mask_token)]
+    filled, shown = (found.ids for found in encode(tokenizer, texts))
+    at = shown.index(tokenizer.mask_token_id) if tokenizer.mask_token_id in shown else -1
+    if [*shown[:at], *shown[at + 1 :]] != [*filled[:at], *filled[at + 1 :]]:
+        raise DataError(
+            f"{row.where}: {word!r} is not one token here but {len(filled) - len(shown) + 1}, and a mask "
+            "stands for one; choose another word"
+        )
+    if filled[at] == tokenizer.unk_token_id:
+        raise DataError(f"{row.where}: the tokenizer doesn't know {word!r}; choose another word")
+    return filled, shown, at
+
+
+def verbalizer(example: Example) -> int | None:
+    """The token in a pattern's mask; `None` of an example that is no pattern."""
+    if not example.reference or example.loss is None or example.tokens is None:
+        return None
+    return example.tokens[example.loss.index(True)]

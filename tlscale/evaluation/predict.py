@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from tlscale.data.examples import Example
 from tlscale.evaluation.types import RIGHT, Outcome
-from tlscale.models.likelihood import guessed, scored, token_nll
+from tlscale.models.likelihood import choices, guessed, scored, token_nll
 from tlscale.models.taskheads import Sizes, own_task
 
 Collate = Callable[[Sequence[Example]], Mapping[str, Any]]
@@ -46,6 +46,20 @@ def token_likelihoods(
         for (item, example), total, tokens, hits in zip(group, sums, counts, right, strict=True):
             known = {RIGHT: float(hits)} if guesses else None
             outcomes.append(Outcome(item=item, where=example.where, nll=total, tokens=tokens, values=known))
+    return outcomes
+
+
+def words_in_masks(
+    module: nn.Module, examples: Sequence[Indexed], words: Mapping[int, str], *, collate: Collate, size: int
+) -> list[Outcome]:
+    """The most probable of `words`, which are names by token, in the one mask of each example."""
+    outcomes = []
+    tokens = list(words)
+    for group in in_batches(examples, size):
+        batch = dict(collate([example for _, example in group]))
+        labels = batch.pop("labels")
+        scores, right = choices(module(**batch).logits, labels, tokens)
+        outcomes += classified(group, scores.log_softmax(dim=-1), right, list(words.values()))
     return outcomes
 
 

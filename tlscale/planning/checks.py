@@ -17,7 +17,7 @@ from tlscale.recipe.types import Recipe
 CLASSIFICATION = ("sequence-classification", "image-classification")
 METRICS: dict[str, tuple[str, ...]] = {
     "causal-lm": ("nll", "perplexity", "exact_match"),
-    "masked-lm": ("nll", "perplexity", "token_accuracy"),
+    "masked-lm": ("nll", "perplexity", "token_accuracy", "accuracy"),
     "sequence-classification": ("accuracy", "f1_macro", "nll"),
     "image-classification": ("accuracy", "f1_macro", "nll"),
     "sentence-embedding": ("accuracy",),

@@ -53,7 +53,7 @@ def objective_problems(
             found += _orthogonal(key, options, stage)
         if name in STAYING and recipe.model.init == "scratch":
             found.append(f"{key}: keeps weights where they began, and these begin random; leave it out")
-        found += _choices(name, key, recipe)
+        found += _choices(name, key, recipe) + _pet(name, recipe)
         found += _adversarial(name, key, stage, world)
         whole = name in (*STAYING, "o_lora", "adda") or (name == "kl_to_base" and stage.adapter is None)
         if whole and world.backend not in WHOLE:
@@ -72,10 +72,20 @@ def _choices(name: str, key: str, recipe: Recipe) -> list[str]:
     if name != "choices":
         return []
     if recipe.model.task != "causal-lm":
-        return [f"{key}: is about answers that a language model writes; a classifier's own loss does this"]
+        own = "use pet" if recipe.model.task == "masked-lm" else "a classifier's own loss does this"
+        return [f"{key}: is about answers that a language model writes; {own}"]
     if recipe.data.packing or recipe.data.loss_on == "all":
         apart = "set data.packing to false and data.loss_on to completion"
         return [f"{key}: needs prompts and completions told apart; {apart}"]
+    return []
+
+
+def _pet(name: str, recipe: Recipe) -> list[str]:
+    if name == "pet" and recipe.model.task != "masked-lm":
+        other = "use choices" if recipe.model.task == "causal-lm" else "a classifier's own loss does this"
+        return [f"train.objective.pet: is about words in a mask's place, and there is no mask; {other}"]
+    if name == "pet_mlm" and recipe.data.unlabelled is None:
+        return ["train.objective.pet.mlm: needs texts without labels; give data.unlabelled, or set it to 0"]
     return []
 
 

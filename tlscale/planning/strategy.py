@@ -61,14 +61,17 @@ class Strategy:
 
 
 def terms(asked: Objective) -> tuple[Term, ...]:
-    """The weighted sum that `asked` means: the task first, and no term of weight 0."""
+    """The weighted sum that `asked` means: first the task or what stands for it, no term of weight 0."""
     smoothing: dict[str, JsonValue] = (
         {"label_smoothing": asked.label_smoothing} if asked.label_smoothing else {}
     )
     found = [Term(options=smoothing)]
+    if asked.pet is not None:
+        found = [Term(name="pet", weight=1 - asked.pet.mlm, options=smoothing)]
+        found += [Term(name="pet_mlm", weight=asked.pet.mlm)] if asked.pet.mlm else []
     for name in type(asked).model_fields:
         part = getattr(asked, name)
-        if isinstance(part, Frozen):
+        if isinstance(part, Frozen) and part is not asked.pet:
             options = part.model_dump(mode="json")
             weight = options.pop("weight")
             if weight:

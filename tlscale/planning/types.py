@@ -8,8 +8,9 @@ from pydantic import Field, JsonValue
 
 from tlscale.planning.item import MemoryItem
 from tlscale.recipe.base import Frozen
+from tlscale.recipe.hardware import Offload
 from tlscale.recipe.train import Averaging
-from tlscale.recipe.types import Offload, Recipe, Source
+from tlscale.recipe.types import Recipe, Source
 
 Sharding = Literal["none", "fsdp2", "zero1", "zero2", "zero3"]
 Backend = Literal["single", "ddp", "fsdp2", "zero1", "zero2", "zero3"]

@@ -72,6 +72,17 @@ class Choices(Frozen):
     )
 
 
+class Pet(Frozen):
+    """The right word for a row's class in the mask's place against the others (Schick and Schuetze 2021).
+
+    In place of the loss over the whole vocabulary; data.train has a pattern and words.
+    """
+
+    mlm: Annotated[float, Field(ge=0, lt=1)] = Field(
+        1e-4, description="Weight of hidden tokens of data.unlabelled; the words have the rest."
+    )
+
+
 class Alignment(Frozen):
     """Distance between the features of training rows and of data.unlabelled."""
 
@@ -111,6 +122,9 @@ class Objective(Frozen):
     replay: Replay | None = Field(None, description="Goes on learning data.replay.")
     choices: Choices | None = Field(
         None, description="Tells the right completion from all the others of the training rows."
+    )
+    pet: Pet | None = Field(
+        None, description="Learns the word in a pattern's mask among the words of all rows, and no other."
     )
     coral: Alignment | None = Field(
         None, description="Aligns covariances with data.unlabelled (Sun and Saenko 2016)."

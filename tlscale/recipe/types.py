@@ -12,6 +12,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from tlscale.recipe.base import Fraction, Frozen, Positive
 from tlscale.recipe.evaluate import Evaluate, Report
+from tlscale.recipe.hardware import Hardware
 from tlscale.recipe.masking import Masking
 from tlscale.recipe.publish import Publish
 from tlscale.recipe.search import Sweep
@@ -23,7 +24,6 @@ Task = Literal[
 Quantization = Literal["none", "nf4", "fp4", "int8"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 ROWS_AT_ONCE = 10_000
-Offload = Literal["none", "optimizer", "parameters"]
 TaskName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
@@ -92,6 +92,11 @@ class Source(Frozen):
     messages: str | None = Field(None, description="Column of chat messages (role, content).")
     anchor: str | None = Field(None, description="Column of first texts of similar pairs.")
     positive: str | None = Field(None, description="Column of second texts of similar pairs.")
+    words: dict[str, str] | None = Field(
+        None,
+        min_length=1,
+        description="Word in a mask's place for each value of completion; by default the value itself.",
+    )
     split_at: str | None = Field(
         None,
         description="Cuts text into prompt and completion after the first occurrence of this string.",
@@ -135,6 +140,9 @@ class Source(Frozen):
             raise ValueError("give exactly one of path, hub and tasks")
         if self.tasks is not None and not self._is_only_tasks():
             raise ValueError("tasks stands alone; path, columns, span and limits belong to each task")
+        words = tuple((self.words or {}).values())
+        if len(set(words)) < len(words):
+            raise ValueError("words has one word for two values; each needs its own to be told apart")
         if self.separator is not None and self.document == "file":
             raise ValueError("a file is one document or several with a separator; give one of the two")
         if self.span[0] >= self.span[1]:
@@ -210,29 +218,6 @@ class Data(Frozen):
     )
     masking: Masking | None = Field(
         None, description="How tokens are hidden from a masked language model, where it differs."
-    )
-
-
-class Hardware(Frozen):
-    """The machines the plan is for."""
-
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one.")
-    processes: Positive = Field(1, description="Processes over all machines, one per device.")
-    machines: Positive = Field(1, description="Machines that share the processes evenly.")
-    memory_per_device: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="GB of each device; by default what this machine has."
-    )
-    sharding: Literal["auto", "none", "fsdp2", "zero1", "zero2", "zero3"] = Field(
-        "auto",
-        description="What processes share out: nothing (none), optimizer states (zero1), gradients too "
-        "(zero2), weights too (zero3, or fsdp2 without DeepSpeed); auto: as little as fits.",
-    )
-    offload: Offload = Field(
-        "none",
-        description="What waits in the host's memory between uses; parameters include the optimizer.",
-    )
-    rendezvous_timeout: Positive = Field(
-        300, description="Seconds that machines wait for each other at the start."
     )
 
 

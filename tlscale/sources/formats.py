@@ -23,7 +23,7 @@ ROLES: dict[Format, tuple[str, ...]] = {
 }
 TASK_FORMATS: dict[Task, tuple[Format, ...]] = {
     "causal-lm": ("text", "prompt-completion", "messages"),
-    "masked-lm": ("text",),
+    "masked-lm": ("text", "prompt-completion"),
     "sequence-classification": ("classification",),
     "image-classification": ("image-classification",),
     "sentence-embedding": ("pairs",),

@@ -44,8 +44,8 @@ def role_rows(data: Data, role: Role, *, seed: int, run_seed: int) -> dict[str, 
     return found
 
 
-def unlabelled_rows(source: Source, *, seed: int, label: str) -> tuple[Source, Rows]:
-    """The inputs of `source` alone, all with the same `label`, so that its own can play no part.
+def unlabelled_rows(source: Source, *, seed: int, label: str | None) -> tuple[Source, Rows]:
+    """The inputs of `source` alone, all with the same `label` or none, so that its own can play no part.
 
     Raises:
         DataError: as `read`; or there is neither a text nor an image.
@@ -57,5 +57,6 @@ def unlabelled_rows(source: Source, *, seed: int, label: str) -> tuple[Source, R
     role = "image" if "image" in by_role else "text"
     if role not in by_role:
         raise DataError(f"{place(source)}: unlabelled rows need a column of text or images")
-    kept = tuple(Row({role: value(row, by_role[role]), "label": label}, row.where) for row in rows)
-    return source.model_copy(update={role: role, "label": "label"}), kept
+    known = {} if label is None else {"label": label}
+    kept = tuple(Row({role: value(row, by_role[role]), **known}, row.where) for row in rows)
+    return source.model_copy(update={role: role, "label": None if label is None else "label"}), kept

@@ -13,6 +13,8 @@ from tlscale.errors import DataError, nearest
 from tlscale.recipe.types import Source
 
 _SLOT = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
+PLACE = "{mask}"
+"""Where a masked language model is to fill a word in; no column can be meant by it in a template."""
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 
 
@@ -31,7 +33,8 @@ class Row:
 
 def slots(spec: str) -> tuple[str, ...]:
     """The column names inside the braces of a template; empty for a plain column name."""
-    return tuple(dict.fromkeys(m[1] for m in _SLOT.finditer(spec) if m[1] is not None))
+    found = (m[1] for m in _SLOT.finditer(spec) if m[1] is not None and m[0] != PLACE)
+    return tuple(dict.fromkeys(found))
 
 
 def missing(column: str, there: Sequence[str]) -> str:
@@ -44,7 +47,8 @@ def missing(column: str, there: Sequence[str]) -> str:
 def value(row: Row, spec: str) -> Any:
     """What `spec` reads from `row`: the value of that column, or a template with its slots filled.
 
-    A template such as `"{question}\\n{hint}"` has column names in braces; `{{` and `}}` stand for braces.
+    A template such as `"{question}\\n{hint}"` has column names in braces; `{{` and `}}` stand for braces,
+    and `{mask}` stays.
 
     Raises:
         DataError: a column isn't in this row, or a template meets a value that is no text or number.
@@ -52,11 +56,11 @@ def value(row: Row, spec: str) -> Any:
     if spec in row.values:
         return row.values[spec]
     names = slots(spec)
-    if not names:
+    if not names and PLACE not in spec:
         raise DataError(f"{row.where}: {missing(spec, tuple(row.values))}")
     filled = {name: _slot_text(row, name) for name in names}
-    braces = {"{{": "{", "}}": "}"}
-    return _SLOT.sub(lambda m: braces[m[0]] if m[1] is None else filled[m[1]], spec)
+    braces = {"{{": "{", "}}": "}", PLACE: PLACE}
+    return _SLOT.sub(lambda m: braces[m[0]] if m[0] in braces else filled[m[1]], spec)
 
 
 def _slot_text(row: Row, name: str) -> str:

@@ -26,13 +26,13 @@ from tlscale.planning.inputs import input_role
 from tlscale.planning.tasks import task_sizes
 from tlscale.planning.types import Head, Plan
 from tlscale.sources import Columns, Row, resolve
+from tlscale.sources.rows import PLACE
 from tlscale.worker.alone import note, result
 from tlscale.worker.chain import Job
 from tlscale.worker.measure import Judge, label_examples
 
 Answer = dict[str, Any]
 TOP = 3
-PLACE = "{mask}"
 SHARPNESS = 20.0  # of zero-shot similarities, as in the evaluation
 
 

@@ -13,7 +13,9 @@ from torch import nn
 
 from tlscale.data.collate import collate
 from tlscale.data.examples import Example, prepare
+from tlscale.data.masking import verbalizer
 from tlscale.engine.runtime import Runtime
+from tlscale.errors import PlanError
 from tlscale.evaluation import labelfree, predict
 from tlscale.evaluation.metrics import DEFAULTS
 from tlscale.evaluation.runner import Arm, Suite, evaluate
@@ -207,19 +209,47 @@ def _spoken(label: str, judge: Judge) -> str:
 
 
 def _language(judge: Judge, module: nn.Module, mine: Sequence[tuple[int, Example]]) -> list[Outcome]:
-    """Likelihoods, and greedy answers where exact match is asked for."""
+    """Likelihoods, and answers where exact match or accuracy is asked for.
+
+    Those are greedy continuations, or the best of the training rows' words in a mask.
+    """
     outcomes = predict.token_likelihoods(
         module, mine, collate=judge.collate, size=judge.size,
         guesses=judge.plan.recipe.model.task == "masked-lm",
     )  # fmt: skip
-    if not any("exact_match" in suite.metrics for suite in judge.suites()):
+    asked = {metric for suite in judge.suites() for metric in suite.metrics}
+    if "accuracy" in asked:
+        words = words_of(judge)
+        answers = predict.words_in_masks(module, mine, words, collate=judge.collate, size=judge.size)
+    elif "exact_match" in asked:
+        answers = predict.generations(
+            module,
+            mine,
+            tokenizer=judge.processor,
+            device=judge.runtime.device,
+            max_new_tokens=judge.plan.recipe.evaluate.max_new_tokens,
+        )
+    else:
         return outcomes
-    answers = predict.generations(
-        module,
-        mine,
-        tokenizer=judge.processor,
-        device=judge.runtime.device,
-        max_new_tokens=judge.plan.recipe.evaluate.max_new_tokens,
-    )
     answered = {o.item: {"prediction": o.prediction, "reference": o.reference} for o in answers}
     return [outcome.model_copy(update=answered[outcome.item]) for outcome in outcomes]
+
+
+def words_of(judge: Judge) -> dict[int, str]:
+    """The words that fill masks, by token: of all rows that there are, sorted.
+
+    Raises:
+        PlanError: rows have no pattern with a word.
+    """
+    asked = judge.plan.recipe.evaluate
+    roles = ("train", asked.split, "retention")
+    found: dict[int, str] = {}
+    for example in (e for role in roles for e in judge.examples.get(role, ())):
+        token = verbalizer(example)
+        if token is None:
+            raise PlanError(
+                f"evaluate: accuracy is of words in a pattern's mask, and {example.where} has no pattern; "
+                "ask for token_accuracy, or give prompt and completion"
+            )
+        found[token] = example.reference
+    return dict(sorted(found.items()))

@@ -15,8 +15,9 @@ from tlscale.engine.launched import Launched
 from tlscale.errors import UsageError
 from tlscale.planning.compile import compile_plan, memory_shortfall, read_plan, versions
 from tlscale.planning.types import Plan
+from tlscale.recipe.hardware import Hardware
 from tlscale.recipe.load import load_recipe
-from tlscale.recipe.types import Hardware, Recipe
+from tlscale.recipe.types import Recipe
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import write_text
 

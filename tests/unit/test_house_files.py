@@ -50,6 +50,7 @@ CONFIGS = {
     "proofs/shakespeare-forgetting",
     "proofs/shakespeare-pretraining",
     "proofs/source-ranking",
+    "proofs/tapt-reviews",
     "proofs/ulmfit-reviews",
     "quickstart",
     "shakespeare-full",

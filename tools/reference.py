@@ -24,6 +24,8 @@ SECTIONS = {
     "Source": "data.train and the other rows of data",
     "Train": "train",
     "Averaging": "train.averaging",
+    "Curriculum": "train.curriculum",
+    "Importance": "train.importance",
     "MultiTask": "train.multi_task",
     "Objective": "train.objective",
     "L2Sp": "train.objective.l2_sp",

@@ -27,6 +27,7 @@ def collate(
     them, padding is one more text that nobody learns. sequence-classification: input_ids, attention_mask
     [B, T], labels [B]. image-classification: pixel_values float32 [B, 3, H, W], labels [B].
     sentence-embedding: anchor and positive, each with input_ids and attention_mask.
+    Examples with weights: weights float32 [B] too.
     """
     assert examples, "a batch needs at least one example"
     batch: dict[str, Any]
@@ -54,6 +55,8 @@ def collate(
             batch["labels"] = _labels(examples)
         else:
             batch["labels"] = _targets(examples, later=task == "masked-lm")
+    if all(e.weight is not None for e in examples):
+        batch["weights"] = torch.tensor([_there(e.weight, e) for e in examples])
     return _moved(batch, device) if device is not None else batch
 
 

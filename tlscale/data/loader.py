@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 # Far more than a step, so that lengths are alike; far less than an epoch, so that batches still vary.
 STEPS_SORTED_TOGETHER = 50
@@ -23,6 +23,7 @@ def batches(
     epoch: int,
     lengths: Sequence[int] | None = None,
     grouped: bool = False,
+    paced: Callable[[list[int]], list[int]] | None = None,
 ) -> list[list[list[int]]]:
     """The steps of one epoch for `rank`, each `accumulation` micro-batches of example indices.
 
@@ -32,7 +33,8 @@ def batches(
 
     With `lengths`, examples that pass together on all ranks are about equally long, ranks have about as
     many tokens, and the step with the longest example is the first of all, so that memory runs out there
-    or nowhere. If `grouped`, whole steps are of examples about equally long, in random order.
+    or nowhere. If `grouped`, whole steps are of examples about equally long, in random order. With `paced`,
+    which rearranges the epoch's examples, the longest come when they come.
     """
     assert 0 <= rank < world, f"rank {rank} of {world}"
     order = list(range(n_examples))
@@ -41,10 +43,11 @@ def batches(
     total = micro * accumulation * world
     if lengths is not None and grouped:
         order = _grouped(order, lengths, total, generator)
+    order = order if paced is None else paced(order)
     steps = [order[start : start + total] for start in range(0, n_examples, total)]
     if lengths is not None:
         steps = [sorted(rows, key=lambda index: -lengths[index]) for rows in steps]
-        if epoch == 0:
+        if epoch == 0 and paced is None:
             steps = _longest_first(steps, lengths)
     sizes = [1] * n_examples if lengths is None else lengths
     return [_shared_out(rows, sizes, accumulation, world)[rank] for rows in steps]

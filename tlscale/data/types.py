@@ -18,7 +18,7 @@ class Example:
     `shown` is there, those that are. `shown`: what the model reads in place of `tokens`. `label`: index
     into the recipe's labels. `pixels`: float32 [3, H, W]. `pair`: token ids of the positive text.
     `features`: the frozen backbone's vector [H]. `text` and `reference` are what a person would read: the
-    input and the right answer.
+    input and the right answer. `weight`: what it counts in the task's loss, where examples count unequally.
     `prompt_tokens` of `tokens` come before the first learned completion. `segments`: lengths of the
     examples that were packed into this one, which must not see each other.
     """
@@ -35,6 +35,7 @@ class Example:
     pair: list[int] | None = None
     features: torch.Tensor | None = None
     segments: tuple[int, ...] | None = None
+    weight: float | None = None
 
 
 @runtime_checkable

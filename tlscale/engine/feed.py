@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from tlscale.data.arriving import Arriving, Examples
+from tlscale.data.curriculum import paced
 from tlscale.data.loader import batches, streamed
+from tlscale.data.marked import Marked
 from tlscale.data.mixing import drawn
 from tlscale.data.types import Example, lengths
 from tlscale.engine.runtime import Runtime
@@ -78,8 +81,21 @@ def _epoch(
         return
     sizes, chosen = lengths(examples), _chosen(examples, planned.stage.tasks, seed=seed, epoch=epoch)
     taken = [sizes[index] for index in chosen] if any(sizes) else None
-    for micros in batches(len(chosen), lengths=taken, **asked):
+    pacing = _pacing(examples, planned, epoch)
+    for micros in batches(len(chosen), lengths=taken, paced=pacing, **asked):
         yield [[chosen[index] for index in micro] for micro in micros]
+
+
+def _pacing(
+    examples: Sequence[Example], planned: PlannedStage, epoch: int
+) -> Callable[[list[int]], list[int]] | None:
+    """How an epoch goes from easy examples to hard ones, where it does."""
+    asked = planned.stage.curriculum
+    if asked is None or asked.start == 1.0 or epoch >= asked.epochs:
+        return None
+    assert isinstance(examples, Marked), "a curriculum's difficulties are reckoned before training"
+    assert examples.difficulty is not None, "and so are these"
+    return partial(paced, difficulty=examples.difficulty, asked=asked, total=planned.batch.total)
 
 
 def _chosen(examples: Sequence[Example], tasks: Tasks | None, *, seed: int, epoch: int) -> Sequence[int]:

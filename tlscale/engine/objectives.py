@@ -120,7 +120,7 @@ def pair_scores(view: View, stream: str) -> tuple[Tensor, Tensor]:
 
 
 def task_loss(view: View, stream: str, smoothing: float) -> Tensor:
-    """The summed cross-entropy of a stream's rows or tokens."""
+    """The summed cross-entropy of a stream's rows or tokens; rows that have weights count by them."""
     batch = view.batches[stream]
     if "anchor" in batch:
         scores, own = pair_scores(view, stream)
@@ -128,6 +128,10 @@ def task_loss(view: View, stream: str, smoothing: float) -> Tensor:
         return functional.cross_entropy(scaled, own, reduction="sum", label_smoothing=smoothing)
     labels: Tensor = batch["labels"]
     logits = view.output(stream).logits
+    if "weights" in batch:
+        each = functional.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=smoothing)
+        weights: Tensor = batch["weights"]
+        return (each * weights).sum()
     if labels.dim() == 1:
         return functional.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=smoothing)
     if not smoothing:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tlscale.errors import TlscaleError
 
 TRAIN = "train"
+BESIDE = ("labels", "weights")  # of a batch, for the objective alone
 Batch = Mapping[str, Any]
 Batches = Mapping[str, Batch]
 """By stream: training rows under `train`, and `replay` and `unlabelled` where terms need them."""
@@ -20,7 +21,7 @@ Batches = Mapping[str, Batch]
 
 def inputs(batch: Batch) -> dict[str, Any]:
     """What the model gets of a batch."""
-    return {name: value for name, value in batch.items() if name != "labels"}
+    return {name: value for name, value in batch.items() if name not in BESIDE}
 
 
 @contextmanager

@@ -138,5 +138,7 @@ def stage(context: Context, **slots: Any) -> Stage:
         "tasks": tasks(context),
         "averaging": train.averaging,
         "mixout": train.mixout,
+        "curriculum": train.curriculum,
+        "importance": train.importance if train.importance and train.importance.strength else None,
     }
     return Stage(**{**defaults, **slots})

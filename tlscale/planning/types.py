@@ -9,7 +9,7 @@ from pydantic import Field, JsonValue
 from tlscale.planning.item import MemoryItem
 from tlscale.recipe.base import Frozen
 from tlscale.recipe.hardware import Offload
-from tlscale.recipe.train import Averaging
+from tlscale.recipe.train import Averaging, Curriculum, Importance
 from tlscale.recipe.types import Recipe, Source
 
 Sharding = Literal["none", "fsdp2", "zero1", "zero2", "zero3"]
@@ -219,6 +219,8 @@ class Stage(Frozen):
     batch: AskedBatch = AskedBatch()
     averaging: Averaging | None = None
     mixout: float = 0.0
+    curriculum: Curriculum | None = None
+    importance: Importance | None = None
 
 
 class PlannedStage(Frozen):

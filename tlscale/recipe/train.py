@@ -28,6 +28,51 @@ class Averaging(Frozen):
     every: Positive = Field(1, description="Steps from one set of weights that is averaged to the next.")
 
 
+class Curriculum(Frozen):
+    """Easy rows first: which of them may come when, in the first epochs."""
+
+    by: Literal["length", "loss", "column"] = Field(
+        description="What makes a row hard: its length, its loss as the stage begins, or a column's number."
+    )
+    column: str | None = Field(None, description="With by: column, its name; larger is harder.")
+    pacing: Literal["linear", "root"] = Field(
+        "root", description="How the share of rows that may come grows; root: fast at first."
+    )
+    start: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.2, description="The share of rows, easiest first, that an epoch begins with; 1: no curriculum."
+    )
+    until: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="The share of an epoch after which all rows may come."
+    )
+    epochs: Positive = Field(1, description="How many epochs, from the first, go from easy to hard.")
+    hardest_first: bool = Field(False, description="The other way round, to compare with.")
+
+    @model_validator(mode="after")
+    def _column_or_none(self) -> Curriculum:
+        if (self.by == "column") != (self.column is not None):
+            raise ValueError("give column with by: column, and only then")
+        return self
+
+
+class Importance(Frozen):
+    """Training rows that count more the more they are like data.unlabelled."""
+
+    kind: Literal["label_shift", "covariate"] = Field(
+        description="label_shift: by class, where only the classes' shares differ (Lipton et al. 2018); "
+        "covariate: by features, where only the inputs differ (Shimodaira 2000)."
+    )
+    strength: Fraction = Field(
+        1.0,
+        description="Power that weights are raised to: 0 leaves rows as they are, less than 1 flattens.",
+    )
+    max_weight: Annotated[float, Field(ge=1)] = Field(
+        10.0, description="Most that a row may count, in rows of average weight."
+    )
+    soft: bool = Field(
+        False, description="With label_shift, a classifier's probabilities in place of its answers."
+    )
+
+
 class Train(Frozen):
     """Optimization, in the words of transformers' TrainingArguments."""
 
@@ -108,6 +153,10 @@ class Train(Frozen):
     )
     averaging: Averaging | None = Field(
         None, description="Keeps an average of the weights over the steps, in place of the last."
+    )
+    curriculum: Curriculum | None = Field(None, description="Brings easy rows first.")
+    importance: Importance | None = Field(
+        None, description="Weights training rows for the domain of data.unlabelled."
     )
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = Field(
         (), description="Experiment trackers that get the logged values."

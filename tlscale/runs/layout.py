@@ -160,6 +160,10 @@ class RunLayout:
         """What each rank was given in every step of a stage, one file for each rank and attempt."""
         return self.root / "ledger" / stage
 
+    def reckoned(self, stage: str) -> Path:
+        """Weights and difficulties of a stage's training rows, reckoned once before it began."""
+        return self.root / "reckoned" / f"{stage}.json"
+
     def replay(self, stage: str) -> Path:
         """Steps whose numbers went wrong, with what is needed to repeat them."""
         return self.root / "replay" / stage

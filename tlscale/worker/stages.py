@@ -32,6 +32,7 @@ from tlscale.runs.record import read_lines
 from tlscale.worker.chain import Job, merged_before, read_manifest, starting_point
 from tlscale.worker.hiding import varied
 from tlscale.worker.packing import pack
+from tlscale.worker.reckoning import marked
 from tlscale.worker.shortage import explained
 
 STREAMS = ("replay", "unlabelled")
@@ -105,7 +106,8 @@ def _train_and_save(
 
 def _training(job: Job, planned: PlannedStage, module: nn.Module) -> Training:
     plan, name = job.plan, planned.stage.name
-    examples = job.examples.get(name) or job.stream or job.examples["train"]
+    given = job.examples.get(name) or job.stream or job.examples["train"]
+    examples = given
     validation = job.examples.get("validation", ())
     streams = {name: job.examples[name] for name in STREAMS if name in job.examples}
     batches: Callable[..., dict[str, Any]] = partial(
@@ -133,6 +135,8 @@ def _training(job: Job, planned: PlannedStage, module: nn.Module) -> Training:
         if before is not None and after is not None:
             job.reporter.phase("packing", f"{before:,} examples in {after:,} rows")
         examples = rows
+    if not isinstance(examples, Arriving) and not isinstance(given, Arriving):
+        examples = marked(job, planned, module, given, examples, batches)
     return Training(
         planned=planned,
         examples=examples,

@@ -65,7 +65,7 @@ def test_an_overlong_pattern_keeps_its_mask() -> None:
         ([("sat", "dog")], {}, "row 0: the tokenizer doesn't know 'dog'; choose another word"),
         ([("sat", "good")], {"words": {"god": "cat", "bad": "mat"}}, "row 0: .*did you mean god"),
         ([("sat", "cat")], {"pattern": "{text} the cat"}, r"row 0: the pattern has \{mask\} 0 times"),
-        ([("sat", "cat")], {"pattern": "{mask} {mask}"}, r"row 0: the pattern has \{mask\} 2 times"),
+        ([("sat", "cat")], {"pattern": "{text} {mask} {mask}"}, r"row 0: the pattern has \{mask\} 2 times"),
         ([("sat", "cat")], {"task": "causal-lm"}, "only a masked language model fills words in"),
     ],
 )

@@ -56,7 +56,7 @@ def value(row: Row, spec: str) -> Any:
     if spec in row.values:
         return row.values[spec]
     names = slots(spec)
-    if not names and PLACE not in spec:
+    if not names:
         raise DataError(f"{row.where}: {missing(spec, tuple(row.values))}")
     filled = {name: _slot_text(row, name) for name in names}
     braces = {"{{": "{", "}}": "}", PLACE: PLACE}

@@ -119,6 +119,7 @@ def test_options_of_another_kind_of_source_are_refused(intents):
         ({}, ["messages", "label"], "messages"),
         ({}, ["prompt", "completion", "text"], "prompt-completion"),
         ({}, ["image", "label"], "image-classification"),
+        ({"image": "picture"}, ["picture", "kind"], "image"),
         ({}, ["anchor", "positive"], "pairs"),
         ({}, ["text", "label"], "classification"),
         ({}, ["text", "category"], "text"),

@@ -32,6 +32,7 @@ _HEADS: dict[str, Shapes] = {
         ).split(),
         _SCORE,
     ),
+    "bit": (("classifier.1.weight", "CH"), ("classifier.1.bias", "C")),
     "deberta-v2": (("pooler.dense.weight", "HH"), ("pooler.dense.bias", "H"), *_LINEAR),
     "dinov2": (("classifier.weight", "CHH"), ("classifier.bias", "C")),
     "dinov2_with_registers": (("classifier.weight", "CHH"), ("classifier.bias", "C")),

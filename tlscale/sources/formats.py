@@ -10,7 +10,9 @@ from tlscale.errors import DataError
 from tlscale.recipe.types import Source, Task
 from tlscale.sources.rows import missing, slots
 
-Format = Literal["text", "prompt-completion", "messages", "classification", "pairs", "image-classification"]
+Format = Literal[
+    "text", "prompt-completion", "messages", "classification", "pairs", "image-classification", "image"
+]
 
 # In the order in which unnamed columns are recognised.
 ROLES: dict[Format, tuple[str, ...]] = {
@@ -20,6 +22,7 @@ ROLES: dict[Format, tuple[str, ...]] = {
     "pairs": ("anchor", "positive"),
     "classification": ("text", "label"),
     "text": ("text",),
+    "image": ("image",),
 }
 TASK_FORMATS: dict[Task, tuple[Format, ...]] = {
     "causal-lm": ("text", "prompt-completion", "messages"),

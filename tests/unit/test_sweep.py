@@ -218,3 +218,19 @@ def test_target_only_is_the_last_stage_alone(tmp_path: Path) -> None:
     assert (stage.name, stage.starts_from, stage.strategy) == ("last", None, full)
     with pytest.raises(RecipeError, match="the last of several stages"):
         check(raw(tmp_path, evaluate={"against": ["target_only"]}), source="r")
+
+
+def test_source_only_is_not_searched_over_terms_that_it_has_not(tmp_path: Path) -> None:
+    rows = {"path": str(tmp_path / "rows.csv"), "text": "text", "label": "label"}
+    terms = {"choices": [{}, {"mcc": {"weight": 1}}]}
+    written = raw(tmp_path, evaluate={"against": ["source_only"]})
+    written["data"] = {**written["data"], "unlabelled": rows}
+    rates = {"low": 1e-4, "high": 1e-2, "log": True}
+    for parameters, wanted in (
+        ({"train.objective": terms, "train.learning_rate": rates}, {"train.learning_rate"}),
+        ({"train.objective": terms}, {"train.learning_rate"}),
+    ):
+        made = program(asked({**written, "sweep": {"parameters": parameters}}))
+        assert made.arms == ("tuned", "source_only")
+        assert set(made.search("source_only")[1]) == wanted
+        assert "train.objective" in made.search("tuned")[1]

@@ -10,6 +10,7 @@ from tlscale.report.render import render
 from tlscale.report.types import Claim, Verdict
 from tlscale.report.verdict import compare as compare_runs
 from tlscale.report.verdict import judge, write_verdict
+from tlscale.report.words import gate_sentence
 
 PASSING = ("POSITIVE", "EQUIVALENT")
 
@@ -33,6 +34,8 @@ def compare(arguments: argparse.Namespace) -> int:
     print(f"{found.b} against {found.a}; positive is better")
     for claim in found.claims:
         print(f"  {line(claim)}")
+    if found.gate is not None:
+        print(f"  {gate_sentence(found.gate)}")
     for suite, paired in found.paired.items():
         print(f"  {suite}: {paired:,} items paired, {found.unpaired.get(suite, 0):,} not")
     for reason in found.reasons:
@@ -55,6 +58,8 @@ def described(verdict: Verdict, run: Path) -> str:
     )
     lines = [f"verdict   {verdict.word}{smoke}"]
     lines += [f"          {line(claim)}" for claim in verdict.claims]
+    if verdict.gate is not None:
+        lines.append(f"          {gate_sentence(verdict.gate)}")
     lines += [f"          {reason}" for reason in verdict.reasons]
     return "\n".join([*lines, "", f"Open {run / 'report.html'}"])
 

@@ -13,6 +13,7 @@ from typing import Any
 from tlscale.evaluation.types import Outcome
 
 SUITE = "unlabelled"
+HELD_OUT = "validation"  # labelled rows of the training domain, which say how much to trust a confidence
 MEASURES = ("infomax", "entropy", "snd")
 SHARPNESS = 0.05
 ROWS_AT_ONCE = 1024

@@ -9,6 +9,7 @@ from typing import Any
 
 from tlscale.errors import UsageError, WriteError
 from tlscale.planning.compile import compile_plan, read_plan, versions
+from tlscale.planning.objective_checks import ON_TARGET
 from tlscale.planning.types import Plan
 from tlscale.recipe.load import check
 from tlscale.recipe.types import Recipe
@@ -29,7 +30,10 @@ TRAINED_ARMS: dict[str, dict[str, Any]] = {
     },
     "scratch": {"strategy": {"kind": "full"}, "model": {"init": "scratch"}},
     "target_only": {},
+    "source_only": {},
 }
+# arms that keep the recipe's own strategy
+LIKE_THE_RECIPE = ("target_only", "source_only")
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def _spec(recipe: Recipe, seed: int, root: Path, *, offline: bool) -> RunSpec:
 def control(recipe: Recipe, name: str) -> Recipe:
     """The recipe of a trained control arm: the same rows and items, another strategy.
 
-    Of several stages, target_only has the last alone.
+    Of several stages, target_only has the last alone; source_only has no term on data.unlabelled.
 
     Raises:
         RecipeError: evaluate.arm_settings has something that this arm can't have.
@@ -72,7 +76,7 @@ def control(recipe: Recipe, name: str) -> Recipe:
     changes: dict[str, Any] = TRAINED_ARMS[name]
     settings = next((s for arm, s in recipe.evaluate.arm_settings.items() if arm == name), {})
     raw = recipe.model_dump(mode="json", exclude_unset=True)
-    for key in ("sweep", *(() if name == "target_only" else ("strategy", "stages"))):
+    for key in ("sweep", *(() if name in LIKE_THE_RECIPE else ("strategy", "stages"))):
         raw.pop(key, None)
     for section in ("model", "train"):
         raw[section] = {**raw.get(section, {}), **changes.get(section, {})}
@@ -80,13 +84,22 @@ def control(recipe: Recipe, name: str) -> Recipe:
         raw["train"].pop("max_steps", None)
     if name == "target_only":
         raw["stages"] = [{**raw["stages"][-1], "starts_from": None}]
-    else:
+    elif name != "source_only":
         raw["strategy"] = changes["strategy"]
         raw["model"]["quantization"] = "none"
+    if name in ("source_only", "features"):
+        for part in (raw, *raw.get("stages", ())):
+            _without_target(part.get("train", {}))
     raw["name"] = f"{recipe.name}-{name}"
     raw["evaluate"] = {**raw.get("evaluate", {}), "against": [], "against_runs": [], "arm_settings": {}}
     overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
     return check(raw, overrides, source=f"evaluate.arm_settings.{name}")
+
+
+def _without_target(train: dict[str, Any]) -> None:
+    """Leaves out the terms that look at data.unlabelled."""
+    if train.get("objective"):
+        train["objective"] = {k: v for k, v in train["objective"].items() if k not in ON_TARGET}
 
 
 def prepare(spec: RunSpec, recipe_file: Path, *, changed: bool = False) -> None:

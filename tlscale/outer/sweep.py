@@ -38,6 +38,7 @@ from tlscale.runs.sweep import SweepLayout
 CANDIDATE = "tuned"
 # An arm that has none of the searched settings has its learning rate searched, this much either way.
 AROUND = 10.0
+OBJECTIVE = "train.objective"
 SEED_STEP = 1_000
 Say = Callable[[str, Trial], None]
 
@@ -63,6 +64,9 @@ class Program:
         raw = recipe.model_dump(mode="json", exclude_unset=True)
         raw.pop("sweep", None)
         spaces = {name: space for name, space in self.sweep.parameters.items() if name.startswith("train.")}
+        if arm == "source_only":
+            # it has none of the terms that would be searched
+            spaces = {name: space for name, space in spaces.items() if not name.startswith(OBJECTIVE)}
         if not spaces:
             rate = recipe.train.learning_rate
             spaces = {"train.learning_rate": Space(low=rate / AROUND, high=rate * AROUND, log=True)}

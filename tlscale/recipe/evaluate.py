@@ -12,8 +12,10 @@ Metric = Literal["accuracy", "f1_macro", "nll", "perplexity", "exact_match", "to
 LabelFree = Literal["infomax", "entropy", "snd"]
 Selection = Literal["fixed", "first", "random", "balanced", "nearest", "diverse"]
 Calibration = Literal["contextual", "pmi", "batch", "temperature"]
-Control = Literal["majority", "zero_shot", "tfidf", "class_mean", "features", "scratch", "target_only"]
-TrainedControl = Literal["features", "scratch", "target_only"]
+Control = Literal[
+    "majority", "zero_shot", "tfidf", "class_mean", "features", "scratch", "target_only", "source_only"
+]
+TrainedControl = Literal["features", "scratch", "target_only", "source_only"]
 
 
 class Evaluate(Frozen):

@@ -281,4 +281,9 @@ class Recipe(Frozen):
             raise ValueError(
                 "evaluate.against: target_only is the last of several stages without the others"
             )
+        if "source_only" in self.evaluate.against and data.unlabelled is None:
+            raise ValueError(
+                "evaluate.against: source_only is the same training without terms on data.unlabelled, "
+                "which is missing"
+            )
         return self

@@ -7,10 +7,12 @@ from pathlib import Path
 from statistics import fmean
 
 from tlscale.errors import UsageError
+from tlscale.evaluation import labelfree
 from tlscale.evaluation.types import WHOLE, comparable
 from tlscale.report.averages import scores
 from tlscale.report.claims import Margins, concluded
 from tlscale.report.evidence import Evidence, Scored, gather
+from tlscale.report.gate import gated
 from tlscale.report.pairing import Pairing, pair
 from tlscale.report.types import SEEDS_FOR_A_VERDICT, SUITES, ArmScore, Claim, Comparison
 
@@ -48,6 +50,8 @@ def compare(run_a: Path, run_b: Path) -> Comparison:
         paired[suite], unpaired[suite] = found.paired, found.unpaired
     if apart and not claims:
         raise UsageError(f"{run_a} and {run_b} can't be compared: {apart[0]}")
+    kept, why = gated(sides, str(run_a), b.seeds[0].plan.recipe.report.level)
+    reasons += why
     if not claims:
         raise UsageError(f"{run_a} and {run_b} were not scored on the same suite by the same metric")
     return Comparison(
@@ -60,6 +64,7 @@ def compare(run_a: Path, run_b: Path) -> Comparison:
         unpaired=unpaired,
         reasons=(*reasons, *apart),
         fingerprints={f"{side.root}/{k}": v for side in (a, b) for k, v in side.fingerprints.items()},
+        gate=kept,
     )
 
 
@@ -107,7 +112,9 @@ def _by_seed(a: dict[str, Scored], b: dict[str, Scored]) -> tuple[Sides, list[st
 
 
 def _metric(sides: Sides, suite: str) -> str | None:
-    """The first metric of the suite that every run measured."""
+    """The first metric of the suite that every run measured; none of what only the gate looks at."""
+    if suite == labelfree.HELD_OUT:
+        return None
     rows = [scored.measured for pair_of in sides for scored in pair_of]
     found = (
         asked[1]

@@ -54,18 +54,39 @@ class PlanDecision(_Part):
     lr_scale: float | None
 
 
+class PlanTerm(_Part):
+    """Of one objective term: its name."""
+
+    name: str = "task"
+
+
+class PlanObjective(_Part):
+    """Of one stage: what is optimized."""
+
+    objective: tuple[PlanTerm, ...] = ()
+
+
 class PlanStage(_Part):
-    """Of one stage: what is trained."""
+    """Of one stage: what is trained, and on what objective."""
+
+    stage: PlanObjective = PlanObjective()
 
     decisions: tuple[PlanDecision, ...] = ()
     trainable: int
     total: int
 
 
+class PlanFacts(_Part):
+    """Of the base: the classes in their order."""
+
+    labels: tuple[str, ...] = ()
+
+
 class PlanPart(_Part):
     """What a verdict needs of a plan."""
 
     fingerprint: str
+    facts: PlanFacts = PlanFacts()
     recipe: PlanRecipe
     stages: tuple[PlanStage, ...]
 

@@ -28,6 +28,7 @@ from tlscale.report.words import (
     arm,
     change,
     count,
+    gate_sentence,
     metric_name,
     number,
     p_value,
@@ -113,7 +114,9 @@ def _pairs(claim: Claim | None, task: str) -> tuple[Pair, ...]:
 
 def grounds(run: RunFacts, verdict: Verdict) -> Section:
     """Why the word is what it is: reasons, every control, method."""
-    blocks: list[Block] = [Bullets(verdict.reasons)] if verdict.reasons else []
+    gate = () if verdict.gate is None else (gate_sentence(verdict.gate),)
+    said = (*gate, *verdict.reasons)
+    blocks: list[Block] = [Bullets(said)] if said else []
     for claim in verdict.claims:
         if len(claim.contrasts) > 1 and claim.metric is not None:
             blocks += _contrasts(claim, claim.metric, run.task)

@@ -76,6 +76,29 @@ class ArmScore(Frozen):
     predictor: str
 
 
+class Gate(Frozen):
+    """Whether an adaptation to rows without labels is to be kept; no label of theirs plays a part.
+
+    `effect` is what it adds to the information that calibrated answers carry on those rows, in nats, over
+    the arm `against`, with its interval at `level`: keep where the interval lies above 0 and the effect
+    above the `margin`, refuse where both lie as far below. `adapted` and `plain` are the two arms'
+    own, means over seeds.
+    """
+
+    decision: Literal["keep", "refuse", "undecided"]
+    effect: float
+    low: float
+    high: float
+    level: float
+    margin: float
+    against: str
+    adapted: float
+    plain: float
+    n_labelled: int
+    n_unlabelled: int
+    n_seeds: int
+
+
 class Verdict(Frozen):
     """What came of a run, or of its repeats by seed.
 
@@ -83,7 +106,8 @@ class Verdict(Frozen):
     would hold for another seed. `missing_arms` are the controls that fit the task and did not run.
     `cost` has `seconds` and `tokens` of training summed over seeds, `trainable` and `total` parameters,
     and `peak_memory_bytes` (`None` where it was not recorded). `reasons` are sentences. `fingerprints`
-    has the plan of each run directory that was read, by its path relative to `run`.
+    has the plan of each run directory that was read, by its path relative to `run`. `gate` is there where
+    rows without labels were adapted to, and the same training without them was an arm.
     """
 
     version: Literal[1] = 1
@@ -96,6 +120,7 @@ class Verdict(Frozen):
     cost: dict[str, float | None]
     reasons: tuple[str, ...]
     fingerprints: dict[str, str]
+    gate: Gate | None = None
 
     def claim(self, name: str) -> Claim | None:
         """The claim of that name, if the run makes it."""
@@ -105,7 +130,8 @@ class Verdict(Frozen):
 class Comparison(Frozen):
     """Run `b` against run `a` on the items that both were scored on.
 
-    Effects are improvements of `b` over `a`. `paired` and `unpaired` count items by suite.
+    Effects are improvements of `b` over `a`. `paired` and `unpaired` count items by suite. `gate` is there
+    where both were scored on rows without labels: whether `b` is to be kept as an adaptation to them.
     """
 
     version: Literal[1] = 1
@@ -118,3 +144,4 @@ class Comparison(Frozen):
     unpaired: dict[str, int]
     reasons: tuple[str, ...]
     fingerprints: dict[str, str]
+    gate: Gate | None = None

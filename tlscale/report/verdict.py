@@ -8,20 +8,23 @@ from typing import Any
 
 from tlscale.evaluation import labelfree
 from tlscale.evaluation.types import comparable
+from tlscale.planning.objective_checks import ON_TARGET
 from tlscale.report.averages import scores
 from tlscale.report.claims import Margins, concluded, unmeasured
 from tlscale.report.compare import compare, suites
 from tlscale.report.ensemble import ensemble_scores
 from tlscale.report.evidence import Evidence, RunFolder, Scored, gather
+from tlscale.report.gate import gated
 from tlscale.report.hygiene import looks
 from tlscale.report.pairing import pair
-from tlscale.report.types import CONTROLS, SEEDS_FOR_A_VERDICT, SUITES, Claim, Verdict
+from tlscale.report.types import CONTROLS, SEEDS_FOR_A_VERDICT, SUITES, Claim, Gate, Verdict
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import read_lines, write_json
 
 __all__ = ["compare", "judge", "schema", "write_verdict"]
 
 CANDIDATE = "tuned"
+SOURCE_ONLY = "source_only"
 FITTING_CONTROLS = {
     "sequence-classification": CONTROLS,
     "image-classification": ("majority", "class_mean", "features", "scratch"),
@@ -44,10 +47,12 @@ def judge(run: Path) -> Verdict:
     retention, more = _claim(evidence, "retention", Margins(asked.retention_margin, asked.level))
     tasks = []
     for name in suites([s.measured for s in evidence.arms.get(CANDIDATE, {}).values()]):
-        if name not in (*SUITES, labelfree.SUITE):
+        if name not in (*SUITES, labelfree.SUITE, labelfree.HELD_OUT):
             claim, others = _claim(evidence, name, Margins(asked.margin, asked.level))
             tasks.append(claim)
             more += others
+    kept, unkept = _gate(evidence, asked.level)
+    more += unkept
     seeds = target.n_seeds or len(evidence.arms.get(CANDIDATE, ()))
     missing = _missing(evidence)
     reasons = [*evidence.reasons, *why, *more]
@@ -69,7 +74,14 @@ def judge(run: Path) -> Verdict:
         cost=_cost(evidence.seeds),
         reasons=tuple(reasons),
         fingerprints=evidence.fingerprints,
+        gate=kept,
     )
+
+
+def _gate(evidence: Evidence, level: float) -> tuple[Gate | None, tuple[str, ...]]:
+    """Whether the adapted result is to be kept rather than the arm that was trained without adapting."""
+    plain, adapted = (evidence.arms.get(arm, {}) for arm in (SOURCE_ONLY, CANDIDATE))
+    return gated([(plain[seed], adapted[seed]) for seed in adapted if seed in plain], SOURCE_ONLY, level)
 
 
 def write_verdict(run: Path, verdict: Verdict) -> Path:
@@ -168,7 +180,10 @@ def _missing(evidence: Evidence) -> tuple[str, ...]:
     trained = [d.name for stage in plan.stages for d in stage.decisions if d.lr_scale is not None]
     if trained and all(name.startswith("head.") for name in trained):
         ran.add("features")
-    return tuple(arm for arm in FITTING_CONTROLS.get(plan.recipe.model.task, CONTROLS) if arm not in ran)
+    fitting = FITTING_CONTROLS.get(plan.recipe.model.task, CONTROLS)
+    if any(term.name in ON_TARGET for stage in plan.stages for term in stage.stage.objective):
+        fitting = (*fitting, SOURCE_ONLY)
+    return tuple(arm for arm in fitting if arm not in ran)
 
 
 def _cost(seeds: Sequence[RunFolder]) -> dict[str, float | None]:

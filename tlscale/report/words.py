@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tlscale.report.types import Claim
+from tlscale.report.types import Claim, Gate
 
 MINUS = "\N{MINUS SIGN}"
 SPACE = "\N{NO-BREAK SPACE}"
@@ -21,6 +21,8 @@ ARMS = {
     "zero_shot": "zero-shot",
     "features": "frozen features",
     "scratch": "training from scratch",
+    "target_only": "the last stage alone",
+    "source_only": "training without adapting",
     "tuned": "the tuned model",
 }
 METRICS = {
@@ -161,6 +163,16 @@ def sentence(claim: Claim, task: str) -> str:
     }
     said = SENTENCES.get((claim.name, claim.word)) or SENTENCES["task", claim.word]
     return said.format(**given, task=claim.name)
+
+
+def gate_sentence(found: Gate) -> str:
+    """Whether an adaptation is to be kept, and by what estimate."""
+    return (
+        f"label-free gate: {found.decision}; calibrated information {found.effect:+.4f} nats "
+        f"[{found.low:+.4f}, {found.high:+.4f}], {found.adapted:.4f} and {found.plain:.4f} of "
+        f"{found.against}, on {found.n_unlabelled:,} rows without labels; calibrated on "
+        f"{found.n_labelled:,} held out"
+    )
 
 
 NOT_MEASURED = {

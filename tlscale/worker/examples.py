@@ -136,7 +136,9 @@ def _sources(plan: Plan) -> Iterator[tuple[str, Source, Rows]]:
             rows[role] = (rows[role][0], thinned(rows[role][1], plan.recipe.evaluate.max_rows))
     if plan.recipe.data.unlabelled is not None:
         any_label = plan.facts.labels[0] if plan.facts.labels else None
-        rows["unlabelled"] = unlabelled_rows(plan.recipe.data.unlabelled, seed=plan.seed, label=any_label)
+        rows["unlabelled"] = unlabelled_rows(
+            plan.recipe.data.unlabelled, seed=plan.recipe.seed, label=any_label
+        )
     for planned in plan.stages:
         own = planned.stage.source
         if own is not None:

@@ -18,7 +18,7 @@ from tlscale.engine.runtime import Runtime
 from tlscale.errors import PlanError
 from tlscale.evaluation import labelfree, predict
 from tlscale.evaluation.metrics import DEFAULTS
-from tlscale.evaluation.runner import Arm, Suite, evaluate
+from tlscale.evaluation.runner import Arm, Predict, Suite, evaluate
 from tlscale.evaluation.types import Measurement, Outcome
 from tlscale.models.load import load_base
 from tlscale.models.routing import with_tasks
@@ -92,11 +92,18 @@ class Judge:
             for suite in self.suites():
                 made += self._evaluated(suite, arm)
             if arm.label_free is not None and self.examples.get(labelfree.SUITE):
-                suite = Suite(
-                    labelfree.SUITE, self.examples[labelfree.SUITE], labelfree.MEASURES, labelfree.SUITE
-                )
-                made += self._evaluated(suite, replace(arm, predict=arm.label_free))
+                made += self._label_free(arm, arm.label_free)
         return tuple(made)
+
+    def _label_free(self, arm: Arm, answer: Predict) -> list[Measurement]:
+        """The rows without labels, and held-out training rows answered in the same way."""
+        rows, held_out = self.examples[labelfree.SUITE], self.examples.get(labelfree.HELD_OUT)
+        suite = Suite(labelfree.SUITE, rows, labelfree.MEASURES, labelfree.SUITE)
+        made = list(self._evaluated(suite, replace(arm, predict=answer)))
+        if held_out and self.plan.recipe.evaluate.split == "test":
+            suite = Suite(labelfree.HELD_OUT, held_out, ("accuracy",), labelfree.HELD_OUT)
+            made += self._evaluated(suite, replace(arm, predict=partial(_with_references, answer)))
+        return made
 
     def _evaluated(self, suite: Suite, arm: Arm) -> tuple[Measurement, ...]:
         return evaluate(
@@ -107,6 +114,11 @@ class Judge:
             world=self.runtime.world,
             collect=self.runtime.collect,
         )
+
+
+def _with_references(answer: Predict, mine: Sequence[tuple[int, Example]]) -> list[Outcome]:
+    right = {item: example.reference for item, example in mine}
+    return [one.model_copy(update={"reference": right[one.item]}) for one in answer(mine)]
 
 
 def model_arm(judge: Judge, module: nn.Module, name: str, stage: str | None) -> Arm:

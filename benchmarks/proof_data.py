@@ -14,6 +14,8 @@ cr          sentences of product reviews with marked opinions of one sign (Hu an
 ag-news     news of four kinds (Zhang et al. 2015): only the published test set is there; every other row
             of it is for the test, few-shot examples come from the rest
 
+digits/, digit-network/, cifar/, cifar-network/ are images and networks: see proof_images.py
+
 stories     256 stories told by the model of stories itself, to be replayed: stories.jsonl, one column text
 
 Rows come in a fixed order, so that the files are the same wherever they are written.
@@ -33,6 +35,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
 FOLDER = ROOT / "runs" / "proof-data"
 BANKS = ("banking", "credit_cards")
 STORIES = "256"
@@ -130,6 +133,9 @@ def main() -> None:
             lines = [json.dumps({"text": text, "label": label}) + "\n" for text, label in rows]
             (FOLDER / f"{name}-{part}.jsonl").write_text("".join(lines), encoding="utf-8")
         print(f"{name}: {len(parts[0]):,} rows to train on, {len(parts[1]):,} to test")
+    from benchmarks.proof_images import write_all
+
+    write_all(data, FOLDER)
     told = FOLDER / "stories.jsonl"
     if not told.is_file():
         argv = [sys.executable, "tools/stories.py", str(data / "stories260k"), str(told), STORIES]

@@ -101,6 +101,12 @@ def table(verdict: dict[str, Any]) -> Iterator[str]:
                 f"{claim['n_items']:,} items x {claim['n_seeds']} seeds; training "
                 f"{verdict['cost']['seconds']:.0f} s."
             )
+    gate = verdict.get("gate")
+    if gate is not None:
+        yield (
+            f"Label-free gate: {gate['decision']}, calibrated information {gate['effect']:+.4f} nats "
+            f"[{gate['low']:+.4f}, {gate['high']:+.4f}] against {gate['against']}."
+        )
 
 
 def main(names: list[str]) -> int:

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from benchmarks.proof_images import write_images, write_network
 from tests.integration import minilm
 from tlscale.planning.compile import compile_plan, memory_shortfall
 from tlscale.planning.seal import fingerprint
@@ -35,8 +37,22 @@ def proof_rows(data: Mapping[str, Any], folder: Path) -> list[str]:
     return [f"data.{key}.path={file}" for key, path in named.items() if path.startswith(PROOF_ROWS)]
 
 
+def proof_images(data: Mapping[str, Any], folder: Path) -> list[str]:
+    """The same for recipes whose rows are arrays of images and whose base is made there too."""
+    write_network(folder / "network", 16, (32, 32, 32))
+    pixels = np.zeros((300, 16, 16), np.uint8)
+    write_images(folder, {"rows": (pixels, np.arange(300, dtype=np.uint8) % 10)})
+    found = [f"model.model_name_or_path={folder / 'network'}"]
+    for role in ("train", "validation", "test", "unlabelled"):
+        if role in data:
+            columns = {"image": "rows-images.npz/rows", "label": "rows-labels.npz/rows"}
+            place = {"path": str(folder), **{name: columns[name] for name in columns if name in data[role]}}
+            found += [f"data.{role}={json.dumps(place)}"]
+    return found
+
+
 def test_their_number() -> None:
-    assert len(CONFIGS) == 24
+    assert len(CONFIGS) == 27
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
@@ -50,7 +66,9 @@ def test_compiles(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         overrides = [f"model.model_name_or_path={minilm.folder()}", "model.revision=null"]
     if path.stem == "pretrain-pico":
         overrides = ["data.train.path=builtin:prose-test.jsonl"]
-    if PROOF_ROWS in text:
+    if "image-classification" in text and PROOF_ROWS in text:
+        overrides += proof_images(read(path)["data"], tmp_path)
+    elif PROOF_ROWS in text:
         overrides += proof_rows(read(path)["data"], tmp_path)
     recipe = load_recipe(path, overrides, environment=os.environ)
     assert recipe.name == path.stem

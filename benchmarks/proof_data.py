@@ -14,6 +14,9 @@ cr          sentences of product reviews with marked opinions of one sign (Hu an
 ag-news     news of four kinds (Zhang et al. 2015): only the published test set is there; every other row
             of it is for the test, few-shot examples come from the rest
 
+spoken-digits
+            clips of digits by six people (Jackson et al., Free Spoken Digit Dataset): of each digit and
+            speaker 20 to train on, the published 5 for the test; columns audio and label, WAV files beside
 digits/, digit-network/, cifar/, cifar-network/ are images and networks: see proof_images.py
 
 stories     256 stories told by the model of stories itself, to be replayed: stories.jsonl, one column text
@@ -30,6 +33,7 @@ import random
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -39,6 +43,7 @@ sys.path.insert(0, str(ROOT))
 FOLDER = ROOT / "runs" / "proof-data"
 BANKS = ("banking", "credit_cards")
 STORIES = "256"
+CLIPS, TEST_CLIPS = 25, 5
 KINDS = {"1": "World", "2": "Sports", "3": "Business", "4": "Sci/Tech"}
 SIGN = re.compile(r"\[([+-])[0-9]?\]")
 Rows = list[tuple[str, str]]
@@ -113,6 +118,22 @@ def news(data: Path) -> tuple[Rows, Rows]:
     return held_out(rows, 2)
 
 
+def spoken(archive: Path) -> tuple[Rows, Rows]:
+    """Clips, unpacked, and the digit that each says: those numbered 5 to 24, and the test's, 0 to 4."""
+    rows: tuple[Rows, Rows] = ([], [])
+    folder = FOLDER / "spoken-digits"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(archive) as opened:
+        for member in sorted(opened.getmembers(), key=lambda one: one.name):
+            name = Path(member.name).name
+            content = opened.extractfile(member)
+            digit, _, number = Path(name).stem.split("_") if content is not None else ("", "", "99")
+            if content is not None and int(number) < CLIPS:
+                (folder / name).write_bytes(content.read())
+                rows[int(number) < TEST_CLIPS].append((f"spoken-digits/{name}", digit))
+    return rows
+
+
 def main() -> None:
     data = Path(os.environ["TLSCALE_DATA"])
     reviews = data / "nltk_reviews"
@@ -126,11 +147,13 @@ def main() -> None:
         "mr": held_out(sentences(reviews / "sentence_polarity.zip", films), 10),
         "cr": held_out(opinions(reviews), 5),
         "ag-news": news(data),
+        "spoken-digits": spoken(data / "free_spoken_digits" / "fsdd_recordings.tar.gz"),
     }
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, parts in made.items():
         for part, rows in zip(("train", "test"), parts, strict=True):
-            lines = [json.dumps({"text": text, "label": label}) + "\n" for text, label in rows]
+            column = "audio" if name == "spoken-digits" else "text"
+            lines = [json.dumps({column: text, "label": label}) + "\n" for text, label in rows]
             (FOLDER / f"{name}-{part}.jsonl").write_text("".join(lines), encoding="utf-8")
         print(f"{name}: {len(parts[0]):,} rows to train on, {len(parts[1]):,} to test")
     from benchmarks.proof_images import write_all

@@ -23,10 +23,10 @@ PROOF_ROWS = "runs/proof-data/"
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
-def proof_rows(data: Mapping[str, Any], folder: Path) -> list[str]:
+def proof_rows(data: Mapping[str, Any], column: str, folder: Path) -> list[str]:
     """Overrides that name rows made here, for recipes whose own are made from public data sets first."""
     file = folder / "rows.jsonl"
-    lines = [json.dumps({"text": f"row {i}", "label": f"label {i % 4}"}) for i in range(64)]
+    lines = [json.dumps({column: f"row {i}", "label": f"label {i % 4}"}) for i in range(64)]
     file.write_text("\n".join(lines))
     named = {}
     for role, value in data.items():
@@ -52,7 +52,7 @@ def proof_images(data: Mapping[str, Any], folder: Path) -> list[str]:
 
 
 def test_their_number() -> None:
-    assert len(CONFIGS) == 27
+    assert len(CONFIGS) == 28
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
@@ -69,7 +69,8 @@ def test_compiles(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     if "image-classification" in text and PROOF_ROWS in text:
         overrides += proof_images(read(path)["data"], tmp_path)
     elif PROOF_ROWS in text:
-        overrides += proof_rows(read(path)["data"], tmp_path)
+        column = "audio" if read(path)["model"]["task"] == "audio-classification" else "text"
+        overrides += proof_rows(read(path)["data"], column, tmp_path)
     recipe = load_recipe(path, overrides, environment=os.environ)
     assert recipe.name == path.stem
     plan = compile_plan(recipe, offline=True)

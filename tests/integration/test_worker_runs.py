@@ -56,12 +56,16 @@ def run(models: dict[str, Path], tmp_path: Path) -> Run:
 
     def execute(task: str, *, expect: int = 1, **sections: Any) -> RunLayout:
         images = task == "image-classification"
-        source = {"path": str(models["pictures" if images else "rows"]), **COLUMNS[task]}
+        source = {"path": str(models["pictures" if images else "rows"]), **COLUMNS.get(task, {})}
         raw: dict[str, Any] = {
             "version": 1,
             "name": "tiny",
             "output_dir": str(tmp_path / sections.pop("folder", "run")),
-            "model": {"model_name_or_path": str(models[task]), "task": task, **sections.pop("model", {})},
+            "model": {
+                "model_name_or_path": str(models.get(task)),
+                "task": task,
+                **sections.pop("model", {}),
+            },
             "data": {"train": source, "test_split": 0.25, "max_length": 32, **sections.pop("data", {})},
             "train": {
                 "max_steps": 30,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+import wave
 from pathlib import Path
 
 import numpy
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
+    ASTConfig,
+    ASTFeatureExtractor,
+    ASTForAudioClassification,
     BertConfig,
     BertForMaskedLM,
     BertModel,
@@ -102,6 +106,35 @@ def vit(folder: Path) -> Path:
     )  # fmt: skip
     ViTForImageClassification(config).save_pretrained(folder)
     ViTImageProcessor(size={"height": 8, "width": 8}).save_pretrained(folder)
+    return folder
+
+
+def spectrograms(folder: Path) -> Path:
+    """A model of sound that sees 16 frames (160 ms) of 16 bins."""
+    torch.manual_seed(0)
+    config = ASTConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_mel_bins=16,
+        max_length=16, patch_size=8, frequency_stride=8, time_stride=8,
+    )  # fmt: skip
+    ASTForAudioClassification(config).save_pretrained(folder)
+    ASTFeatureExtractor(num_mel_bins=16, max_length=16).save_pretrained(folder)
+    return folder
+
+
+def tones(folder: Path, count: int = 24, *, rate: int = 8000) -> Path:
+    """`folder/low` and `folder/high` with WAV files of 150 ms: a tone of 300 or 2,000 Hz, and noise."""
+    generator = numpy.random.default_rng(0)
+    for index in range(count):
+        name, pitch = (("low", 300), ("high", 2000))[index % 2]
+        time = numpy.arange(int(0.15 * rate)) / rate
+        sound = numpy.sin(2 * numpy.pi * pitch * generator.uniform(0.9, 1.1) * time)
+        sound = 0.5 * sound + 0.05 * generator.standard_normal(len(time))
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        with wave.open(str(folder / name / f"{index}.wav"), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(rate)
+            file.writeframes((sound.clip(-1, 1) * 32767).astype("<i2").tobytes())
     return folder
 
 

@@ -58,6 +58,7 @@ CONFIGS = {
     "quickstart",
     "shakespeare-full",
     "shakespeare-lora",
+    "spoken-digits",
 }
 
 

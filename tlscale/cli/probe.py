@@ -14,11 +14,10 @@ from tlscale.planning.compile import compile_plan
 from tlscale.planning.facts import read_facts
 from tlscale.planning.types import Plan
 from tlscale.recipe.candidates import candidate
-from tlscale.recipe.types import Recipe
+from tlscale.recipe.types import CLASSIFICATION, Recipe
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import write_text
 
-CLASSIFICATION = ("sequence-classification", "image-classification")
 POOLINGS = ("auto", "mean", "cls", "last")
 FEWEST_ROWS = 2
 

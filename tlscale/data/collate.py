@@ -26,6 +26,7 @@ def collate(
     examples have position_ids int64 [B, T] in place of attention_mask: models tell packed texts apart by
     them, padding is one more text that nobody learns. sequence-classification: input_ids, attention_mask
     [B, T], labels [B]. image-classification: pixel_values float32 [B, 3, H, W], labels [B].
+    audio-classification: input_values float32 [B, frames, bins], labels [B].
     sentence-embedding: anchor and positive, each with input_ids and attention_mask.
     Examples with weights: weights float32 [B] too.
     """
@@ -39,6 +40,11 @@ def collate(
     elif task == "image-classification":
         batch = {
             "pixel_values": torch.stack([_there(e.pixels, e) for e in examples]),
+            "labels": _labels(examples),
+        }
+    elif task == "audio-classification":
+        batch = {
+            "input_values": torch.stack([_there(e.pixels, e) for e in examples]),
             "labels": _labels(examples),
         }
     elif task == "sentence-embedding":

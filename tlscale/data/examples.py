@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tlscale.data import chat, labelled, language, masking, pixels
+from tlscale.data import chat, clips, labelled, language, masking, pixels
 from tlscale.data.tokens import LossOn, Overflow
 from tlscale.data.types import Example, Prepared, PrepareReport, account
 from tlscale.errors import DataError
-from tlscale.recipe.types import Source, Task
+from tlscale.recipe.types import WITHOUT_TEXT, Source, Task
 from tlscale.sources import Columns, Row, map_columns, place
 from tlscale.sources.formats import TASK_FORMATS as FORMATS
 from tlscale.sources.rows import PLACE
@@ -30,7 +30,7 @@ def prepare(
 ) -> Prepared:
     """The examples of `rows`, and the account of what was cut or dropped.
 
-    `processor` is a transformers tokenizer or, for images, an image processor. `max_length` is in
+    `processor` is a transformers tokenizer or what makes pixels or spectrograms. `max_length` is in
     tokens, special ones included. `overflow` doesn't concern documents: those continue in the next
     window.
 
@@ -55,6 +55,8 @@ def prepare(
         )
     elif form == "image-classification":
         made = pixels.images(rows, source, columns, processor, labels)
+    elif form == "audio-classification":
+        made = clips.clips(rows, source, columns, processor, labels=labels, overflow=overflow)
     elif form == "pairs":
         made = labelled.paired(rows, columns, processor, max_length=max_length, overflow=overflow)
     else:
@@ -68,7 +70,7 @@ def _checked(rows: Sequence[Row], source: Source, task: Task, max_length: int) -
     """Which column is what, if `task` can use that format at all."""
     if not rows:
         raise DataError(f"{place(source)}: no rows")
-    if max_length < 2 and task != "image-classification":
+    if max_length < 2 and task not in WITHOUT_TEXT:
         raise DataError(f"data.max_length: {max_length}; at least 2 tokens are needed, one to learn from")
     columns = map_columns(source, tuple(rows[0].values))
     marked = [spec for spec in columns.by_role.values() if PLACE in spec]

@@ -32,7 +32,7 @@ def images(
     made = []
     for row in rows:
         index, name = class_index(row, columns, labels)
-        picture = decode(row, value(row, columns.by_role["image"]), _folder(source))
+        picture = decode(row, value(row, columns.by_role["image"]), folder_of(source))
         pixels = processor(images=picture, return_tensors="pt")["pixel_values"][0].float()
         one = Example(where=row.where, text=row.where, reference=name, label=index, pixels=_thin(pixels))
         made.append(Made((one,)))
@@ -55,7 +55,7 @@ def decode(row: Row, found: Any, folder: Path | None) -> Image.Image:
         elif isinstance(found, Path):
             picture = Image.open(found)
         elif isinstance(found, str):
-            picture = Image.open(_confined(row, Path(found), folder))
+            picture = Image.open(confined(row, Path(found), folder, "image"))
         elif isinstance(found, bytes):
             picture = Image.open(io.BytesIO(found))
         else:
@@ -80,18 +80,22 @@ def _from_array(row: Row, found: Any) -> Image.Image:
     return Image.fromarray(found)
 
 
-def _folder(source: Source) -> Path | None:
-    """The folder that image paths inside a data file are relative to."""
+def folder_of(source: Source) -> Path | None:
+    """The folder that paths inside a data file are relative to."""
     return None if source.path is None else resolve(source.path).resolve().parent
 
 
-def _confined(row: Row, path: Path, folder: Path | None) -> Path:
-    """A path from a data file, which may name nothing outside of that file's folder."""
+def confined(row: Row, path: Path, folder: Path | None, what: str) -> Path:
+    """A path from a data file, which may name nothing outside of that file's folder.
+
+    Raises:
+        DataError: it does, or there is no folder.
+    """
     if folder is None:
-        raise DataError(f"{row.where}: image is a path, {path}; a Hub data set has no folder for it")
+        raise DataError(f"{row.where}: {what} is a path, {path}; a Hub data set has no folder for it")
     full = (folder / path).resolve() if not path.is_absolute() else path.resolve()
     if not full.is_relative_to(folder):
-        raise DataError(f"{row.where}: image path {path} leaves the folder of the data file")
+        raise DataError(f"{row.where}: {what} path {path} leaves the folder of the data file")
     return full
 
 

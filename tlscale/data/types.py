@@ -16,9 +16,10 @@ class Example:
     `tokens`: token ids. `loss`: for language models, which of `tokens` are learned. For causal ones the
     first never is, nothing predicts it; for masked ones they are those that may be hidden, and where
     `shown` is there, those that are. `shown`: what the model reads in place of `tokens`. `label`: index
-    into the recipe's labels. `pixels`: float32 [3, H, W]. `pair`: token ids of the positive text.
-    `features`: the frozen backbone's vector [H]. `text` and `reference` are what a person would read: the
-    input and the right answer. `weight`: what it counts in the task's loss, where examples count unequally.
+    into the recipe's labels. `pixels`: float32 [3, H, W], or of a clip its spectrogram [frames, bins].
+    `pair`: token ids of the positive text. `features`: the frozen backbone's vector [H]. `text` and
+    `reference` are what a person would read: the input and the right answer. `weight`: what it counts in
+    the task's loss, where examples count unequally.
     `prompt_tokens` of `tokens` come before the first learned completion. `segments`: lengths of the
     examples that were packed into this one, which must not see each other.
     """

@@ -189,5 +189,6 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
     "masked-lm": ("nll", "perplexity", "token_accuracy"),
     "sequence-classification": ("accuracy", "f1_macro", "nll"),
     "image-classification": ("accuracy", "f1_macro", "nll"),
+    "audio-classification": ("accuracy", "f1_macro", "nll"),
     "sentence-embedding": ("accuracy",),
 }

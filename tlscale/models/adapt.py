@@ -19,7 +19,7 @@ from tlscale.models.heads import Encoder, PooledClassifier, core, with_core
 from tlscale.models.names import ADAPTER, HEAD, ORIGINAL, as_peft, canonical, transformers_model
 from tlscale.models.quiet import peft_errors
 from tlscale.planning.types import ParamRule, PlannedStage
-from tlscale.recipe.types import Task
+from tlscale.recipe.types import WITHOUT_TEXT, Task
 
 TASK_TYPES: dict[str, str] = {"causal-lm": "CAUSAL_LM", "sequence-classification": "SEQ_CLS"}
 SAVED_BY_PEFT = ("classifier", "score")
@@ -220,7 +220,7 @@ def _fields(module: nn.Module, planned: PlannedStage, task: Task) -> dict[str, A
     assert adapter is not None
     native = not isinstance(module, (Encoder, PooledClassifier))
     task_type = TASK_TYPES.get(task) if native else "FEATURE_EXTRACTION"
-    if task == "image-classification":
+    if task in WITHOUT_TEXT:
         task_type = None
     fields: dict[str, Any] = {**adapter.fields, "peft_type": adapter.peft_type, "task_type": task_type}
     if native:
@@ -244,8 +244,8 @@ def _fields(module: nn.Module, planned: PlannedStage, task: Task) -> dict[str, A
 def _refuse(config: Any, model: Any, task: Task, stage: str) -> None:
     """Combinations that PEFT takes but that give wrong results without a word."""
     peft_type = str(config.peft_type.value)
-    if config.is_prompt_learning and task == "image-classification":
-        raise PlanError(f"stage {stage}: {peft_type} is for text; for images use method: lora")
+    if config.is_prompt_learning and task in WITHOUT_TEXT:
+        raise PlanError(f"stage {stage}: {peft_type} is for text; use method: lora")
     if getattr(model.config, "tf_padding", False) and not config.is_prompt_learning:
         raise PlanError(
             f"stage {stage}: {type(model).__name__} reads strides off its convolutions, which an adapter "

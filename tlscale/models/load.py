@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
+    AutoFeatureExtractor,
     AutoImageProcessor,
     AutoModel,
     AutoModelForSeq2SeqLM,
@@ -34,24 +35,19 @@ from tlscale.models.names import plain
 from tlscale.models.quiet import quiet
 from tlscale.planning.types import Facts, Head, World
 from tlscale.recipe.paths import BUILTIN
-from tlscale.recipe.types import Model
+from tlscale.recipe.types import CLASSIFICATION, WITHOUT_TEXT, Model
 from tlscale.runs.layout import MANIFEST
 
 LOG = logging.getLogger(__name__)
+PROCESSORS = {"image-classification": "image processor", "audio-classification": "feature extractor"}
 REMOTE_CODE = (
     "it needs Python code from its own repository, and none of it was run; if you trust it, set "
     "model.trust_remote_code=true with its full commit in model.revision"
 )
 LOADING_ERRORS = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    KeyError,
-    TypeError,
-    ImportError,
-    SafetensorError,
+    OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError,
     StrictDataclassError,
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,7 @@ def locate(model: Model, facts: Facts) -> Location:
 
 
 def load_processor(model: Model, facts: Facts) -> Any:
-    """The tokenizer, with a padding token and the asked chat template, or the image processor.
+    """The tokenizer, with a padding token and the asked chat template; or the image or sound processor.
 
     Padding takes an existing token, so that the vocabulary never grows; it is masked everywhere.
 
@@ -96,10 +92,11 @@ def load_processor(model: Model, facts: Facts) -> Any:
     """
     where = locate(model, facts)
     keywords = {**where.keywords, "trust_remote_code": model.trust_remote_code}
-    images = model.task == "image-classification"
-    what = "image processor" if images else "tokenizer"
+    what = PROCESSORS.get(model.task, "tokenizer")
     with refused(f"{where.name}: the {what} can't be loaded"), quiet():
-        if images:
+        if model.task == "audio-classification":
+            return AutoFeatureExtractor.from_pretrained(**keywords)
+        if model.task == "image-classification":
             return AutoImageProcessor.from_pretrained(**keywords, backend="pil")
         tokenizer: Any = AutoTokenizer.from_pretrained(**keywords)
     tokenizer.padding_side = "right"
@@ -212,7 +209,7 @@ def _override(config: Any, model: Model, where: Location) -> None:
 
 def _fit_config(config: Any, model: Model, facts: Facts) -> None:
     """Sizes the config's head to the labels, and gives decoders that classify a padding token."""
-    if model.task not in ("sequence-classification", "image-classification"):
+    if model.task not in CLASSIFICATION:
         return
     if facts.labels:
         config.id2label = dict(enumerate(facts.labels))
@@ -253,7 +250,7 @@ def _complete(info: Mapping[str, Any], made: Any, where: Location, *, head_is_ne
 
 def _wrapped(model: Model, facts: Facts, backbone: Any, head: Head | None) -> nn.Module:
     """Our own pooling, and where asked our own head, over `backbone`."""
-    pooling = choose_pooling(backbone, model.pooling, images=model.task == "image-classification")
+    pooling = choose_pooling(backbone, model.pooling, images=model.task in WITHOUT_TEXT)
     backbone = without_pooler(backbone)
     if head is None or head.kind != "pooled":
         return Encoder(backbone, pooling)

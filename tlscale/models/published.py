@@ -130,6 +130,8 @@ def _anyones(folder: Path, *, model: Model, facts: Facts, world: World) -> Exami
     if model.task == "image-classification":
         size = getattr(base.config, "image_size", 224)
         inputs = {"pixel_values": torch.zeros(ROWS, 3, size, size)}
+    if model.task == "audio-classification":
+        inputs = {"input_values": torch.zeros(ROWS, base.config.max_length, base.config.num_mel_bins)}
     random = anonymous(inputs, facts.architecture.vocab_size)
     effect, found = _effect(module, random, str(artifact.compute_dtype(base)).removeprefix("torch."))
     return Examined("adapter", len(saved), effect, None, found)

@@ -26,10 +26,9 @@ from tlscale.outer.repeat import TRAINED_ARMS, control
 from tlscale.outer.space import contains, draw, grid
 from tlscale.outer.trials import Asked, Log, Wanted, carry_out, free
 from tlscale.planning.compile import compile_plan
-from tlscale.planning.objective_checks import CLASSIFICATION
 from tlscale.recipe.parse import apply_overrides
 from tlscale.recipe.search import Space, Sweep
-from tlscale.recipe.types import Recipe
+from tlscale.recipe.types import CLASSIFICATION, Recipe
 from tlscale.report.sweeps import Search, SweepResult, Trial
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import exclusive, write_json, write_text, writing

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue
 
 from tlscale.recipe.base import Frozen
+from tlscale.recipe.types import WITHOUT_TEXT
 
 Word = Literal["transfer", "zero-shot suffices", "do not transfer", "too little to tell"]
 LITTLE_HEADROOM = 0.1
@@ -155,7 +156,7 @@ def _features(seen: Evidence) -> Proposal:
 
 def _adapter(seen: Evidence) -> Proposal:
     epochs = min(20.0, max(2.0, float(round(LONG_ENOUGH_STEPS * 32 / max(1, seen.rows)))))
-    if seen.task == "image-classification":
+    if seen.task in WITHOUT_TEXT:
         return Proposal(
             name="partial",
             strategy={"kind": "partial", "last_layers": 2},

@@ -21,6 +21,13 @@ DEFAULTS: dict[str, dict[str, int]] = {
         "max_position_embeddings": 512,
     },
     "vit": {"image_size": 224, "patch_size": 16},
+    "audio-spectrogram-transformer": {
+        "num_mel_bins": 128,
+        "max_length": 1024,
+        "patch_size": 16,
+        "frequency_stride": 10,
+        "time_stride": 10,
+    },
 }
 # tied unless the config says otherwise; the rest keep a separate output layer
 TIED = frozenset(
@@ -55,7 +62,7 @@ def is_tied(config: Mapping[str, Any]) -> bool:
 
 
 def read_architecture(config: Mapping[str, Any], where: str) -> Architecture:
-    """`Architecture` from a config; for images `max_length` counts patches, or is 0 for convolutions.
+    """`Architecture` from a config; for images and sound `max_length` counts patches; 0 for convolutions.
 
     Raises:
         PlanError: no `model_type`.
@@ -86,6 +93,11 @@ def read_architecture(config: Mapping[str, Any], where: str) -> Architecture:
 
 def _max_length(config: Mapping[str, Any]) -> int:
     patch, image = lookup(config, "patch_size"), lookup(config, "image_size")
+    bins = lookup(config, "num_mel_bins")
+    if patch and bins:
+        rows = (bins - patch) // lookup(config, "frequency_stride", default=patch) + 1
+        columns = (lookup(config, "max_length") - patch) // lookup(config, "time_stride", default=patch) + 1
+        return rows * columns + 2
     if patch and image:
         return (image // patch) ** 2 + 1
     length = lookup(config, "max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "seq_length")

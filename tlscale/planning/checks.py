@@ -12,16 +12,17 @@ from tlscale.planning.cases import VIRTUAL_TOKENS, Case, Clash
 from tlscale.planning.objective_checks import objective_problems
 from tlscale.planning.rules import trainable_names
 from tlscale.planning.types import Facts, Stage, World
-from tlscale.recipe.types import Recipe
+from tlscale.recipe.types import CLASSIFICATION, WITHOUT_TEXT, Recipe
 
-CLASSIFICATION = ("sequence-classification", "image-classification")
 METRICS: dict[str, tuple[str, ...]] = {
     "causal-lm": ("nll", "perplexity", "exact_match"),
     "masked-lm": ("nll", "perplexity", "token_accuracy", "accuracy"),
     "sequence-classification": ("accuracy", "f1_macro", "nll"),
     "image-classification": ("accuracy", "f1_macro", "nll"),
+    "audio-classification": ("accuracy", "f1_macro", "nll"),
     "sentence-embedding": ("accuracy",),
 }
+SPECTROGRAM_MODELS = ("audio-spectrogram-transformer",)
 HEAVY_DROPOUT = 0.7
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio"}
 
@@ -117,15 +118,27 @@ CLASHES: tuple[Clash, ...] = (
     ),
     Clash(
         "model.task",
-        lambda c: c.recipe.model.task == "image-classification" and c.facts.architecture.vocab_size > 0,
-        "the model reads text, not images",
-        "set model.task to sequence-classification, or give an image model",
+        lambda c: c.recipe.model.task in WITHOUT_TEXT and c.facts.architecture.vocab_size > 0,
+        "the model reads text, neither images nor sound",
+        "set model.task to sequence-classification, or give a model of the task's kind",
     ),
     Clash(
         "model.task",
-        lambda c: c.recipe.model.task != "image-classification" and c.facts.architecture.vocab_size == 0,
+        lambda c: c.recipe.model.task not in WITHOUT_TEXT and c.facts.architecture.vocab_size == 0,
         "the model has no vocabulary, so it reads no text",
-        "set model.task to image-classification, or give a text model",
+        "set model.task to image-classification or audio-classification, or give a text model",
+    ),
+    Clash(
+        "model.task",
+        lambda c: (
+            c.recipe.model.task in WITHOUT_TEXT
+            and c.facts.architecture.vocab_size == 0
+            and (c.recipe.model.task == "audio-classification")
+            != (c.facts.architecture.model_type in SPECTROGRAM_MODELS)
+        ),
+        "sound is read by spectrogram models, and they read nothing else",
+        f"set model.task to audio-classification for {' and '.join(SPECTROGRAM_MODELS)}, and to "
+        "image-classification for others",
     ),
     Clash(
         "data.train",

@@ -31,10 +31,9 @@ from tlscale.planning.types import (
 )
 from tlscale.recipe.load import strategy_options
 from tlscale.recipe.train import Train
-from tlscale.recipe.types import Recipe, Source
+from tlscale.recipe.types import CLASSIFICATION, Recipe, Source
 from tlscale.sources import place, survey
 
-CLASSIFICATION = ("sequence-classification", "image-classification")
 LONGEST_BY_DEFAULT = 1024
 PACKAGES = (
     "torch",

@@ -24,7 +24,6 @@ from tlscale.recipe.paths import ASSETS, BUILTIN
 from tlscale.recipe.types import Model
 
 DIMENSIONS = tuple(name for name in Architecture.model_fields if name != "model_type")
-CLASSIFICATION = ("sequence-classification", "image-classification")
 
 
 @dataclass(frozen=True)

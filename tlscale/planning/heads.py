@@ -21,6 +21,12 @@ _DENSE: Shapes = (
     ("classifier.out_proj.bias", "C"),
 )
 _HEADS: dict[str, Shapes] = {
+    "audio-spectrogram-transformer": (
+        ("classifier.layernorm.weight", "H"),
+        ("classifier.layernorm.bias", "H"),
+        ("classifier.dense.weight", "CH"),
+        ("classifier.dense.bias", "C"),
+    ),
     **dict.fromkeys(
         "camembert electra longformer mpnet roberta xlm-roberta xlm-roberta-xl".split(), _DENSE
     ),

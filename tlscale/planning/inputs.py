@@ -7,11 +7,12 @@ from typing import Literal
 from tlscale.planning.types import Plan
 from tlscale.recipe.types import Source
 
-Input = Literal["text", "prompt", "messages", "anchor", "image"]
+Input = Literal["text", "prompt", "messages", "anchor", "image", "audio"]
 USUAL: dict[str, Input] = {
     "sequence-classification": "text",
     "sentence-embedding": "anchor",
     "image-classification": "image",
+    "audio-classification": "audio",
 }
 
 

@@ -59,6 +59,7 @@ _LEGACY = ((r"LayerNorm\.gamma", "LayerNorm.weight"), (r"LayerNorm\.beta", "Laye
 
 # old file names -> names in the loaded model (transformers 5.23, conversion_mapping.py)
 RENAMES: dict[str, tuple[tuple[str, str], ...]] = {
+    "audio-spectrogram-transformer": _VIT,
     "deit": _VIT,
     "dinov2": _DINO,
     "dinov2_with_registers": _DINO,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import JsonValue
 
 from tlscale.planning.types import Facts, Stage, World
-from tlscale.recipe.types import Recipe
+from tlscale.recipe.types import CLASSIFICATION, Recipe
 
 LOW_RANK = "LORA"
 WHOLE = ("single", "ddp")
@@ -13,7 +13,6 @@ STAYING = ("l2_sp", "ewc")
 ADVERSARIAL = ("dann", "cdan", "adda")
 ALIGNING = ("coral", "mmd", *ADVERSARIAL)
 ON_TARGET = (*ALIGNING, "mcc")
-CLASSIFICATION = ("sequence-classification", "image-classification")
 
 
 def objective_problems(

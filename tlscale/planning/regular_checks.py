@@ -6,7 +6,7 @@ A part of the table of clashes.
 from __future__ import annotations
 
 from tlscale.planning.cases import Case, Clash
-from tlscale.planning.facts import CLASSIFICATION
+from tlscale.recipe.types import CLASSIFICATION
 
 NO_ANSWERS = ("sentence-embedding", "masked-lm")
 # methods whose numbers act on the model by themselves; the average of factors is not that of products

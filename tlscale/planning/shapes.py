@@ -144,7 +144,15 @@ def _vit(a: Architecture, config: Mapping[str, Any]) -> Shapes:
     return made
 
 
+def _spectrogram(a: Architecture, config: Mapping[str, Any]) -> Shapes:
+    """A vision transformer over one channel, with a second token beside the class token."""
+    made = _vit(a, {**config, "num_channels": 1})
+    made["embeddings.distillation_token"] = made["embeddings.cls_token"]
+    return {name: shape for name, shape in made.items() if not name.startswith("pooler.")}
+
+
 _BUILDERS: dict[str, Callable[[Architecture, Mapping[str, Any]], Shapes]] = {
+    "audio-spectrogram-transformer": _spectrogram,
     "bert": _bert,
     "distilbert": _distilbert,
     "gpt2": _gpt2,

@@ -12,6 +12,7 @@ from tlscale.publish.content import Base
 from tlscale.publish.evidence import DataPart, Gaps
 from tlscale.publish.licences import Chain
 from tlscale.publish.markdown import bullets, code, count, number, plain, table
+from tlscale.recipe.types import WITHOUT_TEXT
 
 # Watts that one device draws in training, for the estimate of energy alone.
 WATTS = {"cpu": 65, "cuda": 400}
@@ -158,7 +159,7 @@ def _trained(told: Told) -> str:
         said = ", ".join(f"{code(key)} = {code(value)}" for key, value in strategy.items())
         blocks.append(f"Strategy: {said}")
     task, quantized = plan.recipe.model.task, plan.recipe.model.quantization
-    length = "" if task == "image-classification" else f", at most {count(plan.max_length)} tokens a row"
+    length = "" if task in WITHOUT_TEXT else f", at most {count(plan.max_length)} tokens a row"
     on = "" if quantized == "none" else f", on a base in {plain(quantized)}"
     blocks.append(f"Seed {plan.seed}{length}, precision {plan.world.dtype}{on}.")
     if told.verified is not None:

@@ -24,6 +24,7 @@ PIPELINES = {
     "masked-lm": "fill-mask",
     "sequence-classification": "text-classification",
     "image-classification": "image-classification",
+    "audio-classification": "audio-classification",
     "sentence-embedding": "sentence-similarity",
 }
 RESULTS = ".eval_results"

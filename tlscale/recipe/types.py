@@ -19,8 +19,11 @@ from tlscale.recipe.search import Sweep
 from tlscale.recipe.train import Train
 
 Task = Literal[
-    "causal-lm", "masked-lm", "sequence-classification", "image-classification", "sentence-embedding"
-]
+    "causal-lm", "masked-lm", "sequence-classification", "image-classification", "audio-classification",
+    "sentence-embedding",
+]  # fmt: skip
+WITHOUT_TEXT: tuple[Task, ...] = ("image-classification", "audio-classification")
+CLASSIFICATION: tuple[Task, ...] = ("sequence-classification", *WITHOUT_TEXT)
 Quantization = Literal["none", "nf4", "fp4", "int8"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 ROWS_AT_ONCE = 10_000
@@ -77,8 +80,8 @@ class Source(Frozen):
 
     path: str | None = Field(
         None,
-        description="csv, tsv, json, jsonl, parquet, txt, npz, a folder of images by class, a zip of "
-        "one, or builtin:NAME.",
+        description="csv, tsv, json, jsonl, parquet, txt, npz, a folder of images or WAV files by class, a "
+        "zip of one, or builtin:NAME.",
     )
     hub: str | None = Field(None, description="A data set id on the Hub.")
     name: str | None = Field(None, description="Configuration of the Hub data set.")
@@ -87,6 +90,7 @@ class Source(Frozen):
     text: str | None = Field(None, description="Column of text.")
     label: str | None = Field(None, description="Column of class names or numbers.")
     image: str | None = Field(None, description="Column of image paths, bytes or pixel arrays.")
+    audio: str | None = Field(None, description="Column of paths or bytes of WAV files.")
     prompt: str | None = Field(None, description="Column of prompts; not trained on.")
     completion: str | None = Field(None, description="Column of completions; trained on.")
     messages: str | None = Field(None, description="Column of chat messages (role, content).")

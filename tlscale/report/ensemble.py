@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 
 from tlscale.evaluation.metrics import METRICS
 from tlscale.evaluation.types import Outcome
+from tlscale.recipe.types import CLASSIFICATION
 from tlscale.report.evidence import Evidence
 from tlscale.report.types import ArmScore
 
 CANDIDATE, ARM = "tuned", "ensemble"
-TASKS = ("sequence-classification", "image-classification")
 FEWEST = 2
 Items = Mapping[tuple[str, int], Outcome]
 
@@ -25,7 +25,7 @@ Items = Mapping[tuple[str, int], Outcome]
 def ensemble_scores(evidence: Evidence) -> tuple[ArmScore, ...]:
     """The scores of a classifier's seeds together on the target items; none for a single seed."""
     members = list(evidence.arms.get(CANDIDATE, {}).values())
-    if len(members) < FEWEST or evidence.seeds[0].plan.recipe.model.task not in TASKS:
+    if len(members) < FEWEST or evidence.seeds[0].plan.recipe.model.task not in CLASSIFICATION:
         return ()
     metrics = [metric for suite, metric in members[0].measured if suite == "target" and metric in METRICS]
     joined = together([member.outcomes("target") for member in members]) if metrics else ()

@@ -28,6 +28,7 @@ SOURCE_ONLY = "source_only"
 FITTING_CONTROLS = {
     "sequence-classification": CONTROLS,
     "image-classification": ("majority", "class_mean", "features", "scratch"),
+    "audio-classification": ("majority", "class_mean", "features", "scratch"),
     "causal-lm": ("scratch",),
     "masked-lm": ("scratch",),
     "sentence-embedding": ("scratch",),

@@ -1,4 +1,4 @@
-"""Zip files: either one data file, or a folder of images by class. Nothing is unpacked to disk."""
+"""Zip files: either one data file, or a folder of images or clips by class. Nothing is unpacked to disk."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def from_zip(path: Path, data_file: Callable[[str, Callable[[], bytes]], Table |
     of a data file.
 
     Raises:
-        DataError: no zip file, an unsafe member, or neither images nor exactly one data file in it.
+        DataError: no zip file, an unsafe member, or neither files by class nor exactly one data file in it.
     """
     members = _members(path)
     names = [member.filename for member in members]
-    if any(images.is_image(name) for name in names):
+    if any(images.is_sorted(name) for name in names):
         shared = _shared_folder(names)
         return images.from_names(names, lambda name: _read(path, name), path.name, shared)
     if len(names) == 1:
@@ -35,7 +35,7 @@ def from_zip(path: Path, data_file: Callable[[str, Callable[[], bytes]], Table |
         if table is not None:
             return table
     raise DataError(
-        f"{path}: a zip needs one data file or a folder of images by class; in it: "
+        f"{path}: a zip needs one data file or a folder of images or WAV files by class; in it: "
         f"{', '.join(names[:12]) or 'nothing'}{', ...' if len(names) > 12 else ''}"
     )
 
@@ -77,7 +77,7 @@ def _hidden(name: str) -> bool:
 def _shared_folder(names: list[str]) -> str:
     """The one folder that wraps all class folders ("animals/cat/1.png"), with its slash, or ""."""
     tops = {PurePosixPath(name).parts[0] for name in names}
-    deep = all(len(PurePosixPath(name).parts) > 2 for name in names if images.is_image(name))
+    deep = all(len(PurePosixPath(name).parts) > 2 for name in names if images.is_sorted(name))
     return f"{tops.pop()}/" if deep and len(tops) == 1 else ""
 
 

@@ -11,14 +11,16 @@ from tlscale.recipe.types import Source, Task
 from tlscale.sources.rows import missing, slots
 
 Format = Literal[
-    "text", "prompt-completion", "messages", "classification", "pairs", "image-classification", "image"
-]
+    "text", "prompt-completion", "messages", "classification", "pairs", "image-classification", "image",
+    "audio-classification",
+]  # fmt: skip
 
 # In the order in which unnamed columns are recognised.
 ROLES: dict[Format, tuple[str, ...]] = {
     "messages": ("messages",),
     "prompt-completion": ("prompt", "completion"),
     "image-classification": ("image", "label"),
+    "audio-classification": ("audio", "label"),
     "pairs": ("anchor", "positive"),
     "classification": ("text", "label"),
     "text": ("text",),
@@ -29,9 +31,10 @@ TASK_FORMATS: dict[Task, tuple[Format, ...]] = {
     "masked-lm": ("text", "prompt-completion"),
     "sequence-classification": ("classification",),
     "image-classification": ("image-classification",),
+    "audio-classification": ("audio-classification",),
     "sentence-embedding": ("pairs",),
 }
-_ALL_ROLES = ("messages", "prompt", "completion", "image", "anchor", "positive", "text", "label")
+_ALL_ROLES = ("messages", "prompt", "completion", "image", "audio", "anchor", "positive", "text", "label")
 
 
 @dataclass(frozen=True)

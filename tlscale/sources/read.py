@@ -168,10 +168,12 @@ def _open_folder(path: Path) -> Table:
     entries = list(path.iterdir())
     if any(entry.suffix.lower() == ".npz" for entry in entries):
         return arrays.from_npz_folder(path)
-    if any(entry.is_dir() or images.is_image(entry.name) for entry in entries):
+    if any(entry.is_dir() or images.is_sorted(entry.name) for entry in entries):
         return images.from_folder(path)
     listed = ", ".join(sorted(entry.name for entry in entries)[:12]) or "nothing"
-    raise DataError(f"{path}: is a folder of neither images by class nor npz files; name one of: {listed}")
+    raise DataError(
+        f"{path}: is a folder of neither images or WAV files by class nor npz files; name one of: {listed}"
+    )
 
 
 def _member(path: Path, name: str, content: Callable[[], bytes], source: Source) -> Table | None:

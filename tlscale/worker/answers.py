@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from tlscale.data.chat import apply_template, messages_of
+from tlscale.data.clips import spectrogram
 from tlscale.data.collate import collate
 from tlscale.data.examples import Example
 from tlscale.data.pixels import decode
@@ -25,6 +26,7 @@ from tlscale.models.taskheads import spans
 from tlscale.planning.inputs import input_role
 from tlscale.planning.tasks import task_sizes
 from tlscale.planning.types import Head, Plan
+from tlscale.recipe.types import CLASSIFICATION, WITHOUT_TEXT
 from tlscale.sources import Columns, Row, resolve
 from tlscale.sources.rows import PLACE
 from tlscale.worker.alone import note, result
@@ -38,7 +40,7 @@ SHARPNESS = 20.0  # of zero-shot similarities, as in the evaluation
 
 @dataclass(frozen=True)
 class Asked:
-    """One input: a text, a list of messages, or an image.
+    """One input: a text, a list of messages, an image or a clip.
 
     `typed` is one given as it stands; a path inside a data `file` is relative to that file.
     """
@@ -56,11 +58,11 @@ def answerer(job: Job, max_new_tokens: int) -> Callable[[list[Asked]], list[Answ
         UsageError: the run has no result, or its base alone can't answer.
     """
     task = job.plan.recipe.model.task
-    if task in ("sequence-classification", "image-classification") and _headless(job.plan):
-        if task == "image-classification":
+    if task in CLASSIFICATION and _headless(job.plan):
+        if task in WITHOUT_TEXT:
             raise UsageError(
                 f"{job.layout.root}: nothing was trained, and the base has no head for these labels: "
-                "images can't be classified with it"
+                "nothing can be classified with it"
             )
         return partial(_classes, job, _ByLabelNames(job))
     module = result(job).eval()
@@ -109,8 +111,10 @@ def _unit(vectors: torch.Tensor) -> torch.Tensor:
 
 def _classes(job: Job, module: nn.Module, batch: list[Asked]) -> list[Answer]:
     """The most probable class of each input, and the three most probable ones."""
-    if job.plan.recipe.model.task == "image-classification":
-        inputs = _collated(job, [_pixels(job, asked) for asked in batch], "image-classification")
+    task = job.plan.recipe.model.task
+    if task in WITHOUT_TEXT:
+        perceived = _pixels if task == "image-classification" else _heard
+        inputs = _collated(job, [perceived(job, asked) for asked in batch], task)
     else:
         inputs = _collated(job, [_tokens(job, asked) for asked in batch], "sequence-classification")
     made: Any = module(**inputs)
@@ -203,6 +207,13 @@ def _pixels(job: Job, asked: Asked) -> Example:
     picture = decode(asked.row, content, folder)
     pixels = job.processor(images=picture, return_tensors="pt")["pixel_values"][0].float()
     return Example(where=asked.row.where, pixels=pixels, label=0)
+
+
+def _heard(job: Job, asked: Asked) -> Example:
+    content = resolve(asked.content) if asked.typed else asked.content
+    folder: Path | None = None if asked.file is None else resolve(asked.file).resolve().parent
+    heard = spectrogram(asked.row, content, folder, job.processor)
+    return Example(where=asked.row.where, pixels=heard.values, label=0)
 
 
 def _continuations(job: Job, module: nn.Module, max_new_tokens: int, batch: list[Asked]) -> list[Answer]:

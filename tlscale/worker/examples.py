@@ -23,7 +23,7 @@ from tlscale.engine.runtime import Runtime
 from tlscale.errors import PlanError
 from tlscale.models.saving import saving
 from tlscale.planning.types import Plan
-from tlscale.recipe.types import Source
+from tlscale.recipe.types import WITHOUT_TEXT, Source
 from tlscale.runs.layout import MANIFEST, RunLayout
 from tlscale.runs.pulse import Pulse
 from tlscale.runs.record import write_json
@@ -75,7 +75,7 @@ def load_examples(
         PlanError: a stage has no rows to train on.
         DataError: a row can't be read or used.
     """
-    if plan.recipe.model.task == "image-classification":
+    if plan.recipe.model.task in WITHOUT_TEXT:
         found: Roles = {}
         for role, source, rows in _sources(plan):
             prepared = list(_prepared(plan, processor, source, rows))
@@ -226,8 +226,11 @@ def _say(plan: Plan, reporter: Reporter, role: str, report: PrepareReport) -> No
         text += f", {report.tokens:,} tokens"
     reporter.phase("data", text)
     if report.cut_rows or report.dropped_rows:
+        clips = plan.recipe.model.task == "audio-classification"
+        longest = "the spectrogram" if clips else f"{plan.max_length:,} tokens"
+        fix = "cut the clips yourself" if clips else "raise data.max_length"
         reporter.warn(
-            f"{role}: {report.cut_rows:,} rows longer than {plan.max_length:,} tokens lost "
-            f"{report.cut_tokens:,} tokens, {report.dropped_rows:,} rows were dropped; "
-            "raise data.max_length or set data.overflow=error"
+            f"{role}: {report.cut_rows:,} rows longer than {longest} lost {report.cut_tokens:,} "
+            f"{'frames' if clips else 'tokens'}, {report.dropped_rows:,} rows were dropped; "
+            f"{fix} or set data.overflow=error"
         )

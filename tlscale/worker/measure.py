@@ -24,14 +24,13 @@ from tlscale.models.load import load_base
 from tlscale.models.routing import with_tasks
 from tlscale.planning.tasks import LANGUAGE, SEPARATOR, task_sizes
 from tlscale.planning.types import Head, Plan
-from tlscale.recipe.types import Source
+from tlscale.recipe.types import CLASSIFICATION, WITHOUT_TEXT, Source
 from tlscale.runs.layout import RunLayout
 from tlscale.sources import Row
 from tlscale.worker.baselines import counted_words, nearest_mean
 from tlscale.worker.examples import Roles
 
 WITHOUT_PROBABILITIES = ("accuracy", "f1_macro")
-CLASSIFICATION = ("sequence-classification", "image-classification")
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,7 @@ def base_arm(judge: Judge, module: nn.Module | None) -> Arm:
     """
     if module is not None:
         return model_arm(judge, module, "base", None)
-    if judge.plan.recipe.model.task == "image-classification":
+    if judge.plan.recipe.model.task in WITHOUT_TEXT:
         return _majority(judge, "base")
     return _zero_shot(judge, "base")
 

@@ -81,7 +81,9 @@ def _asked(plan: Plan, row: Row, spec: str, *, typed: bool, file: str | None = N
     """One input; `typed` is one that a person gave as it stands, not a cell of a data file."""
     content: Any = value(row, spec)
     role = input_role(plan)
-    if role != "image" and not (role == "messages" and not typed and isinstance(content, list)):
+    if role not in ("image", "audio") and not (
+        role == "messages" and not typed and isinstance(content, list)
+    ):
         if not isinstance(content, str) or not content.strip():
             raise UsageError(f"{row.where}: the input is empty or no text")
         mark = split_mark(plan)

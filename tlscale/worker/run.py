@@ -16,6 +16,7 @@ from tlscale.models.load import load_base, load_processor
 from tlscale.models.verify import verify
 from tlscale.planning.summary import facts_of
 from tlscale.planning.types import Plan
+from tlscale.recipe.types import WITHOUT_TEXT
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import exclusive, read_lines, write_json, write_text
 from tlscale.worker.advising import look
@@ -188,7 +189,7 @@ def _start(
     def log(values: Mapping[str, float], step: int) -> None:
         runtime.accelerator.log(dict(values), step=step)
 
-    counted = "rows" if plan.recipe.model.task == "image-classification" else "tok"
+    counted = "rows" if plan.recipe.model.task in WITHOUT_TEXT else "tok"
     reporter = Reporter(
         layout,
         rank=runtime.rank,

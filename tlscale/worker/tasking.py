@@ -44,6 +44,7 @@ BY_TASK = {
     "masked-lm": "masked-lm",
     "sequence-classification": "head",
     "image-classification": "head",
+    "audio-classification": "head",
     "sentence-embedding": "embedding",
 }
 WITHOUT_PROCESSOR = ("nli", "masked-lm", "clip", "endpoint")

@@ -8,7 +8,7 @@ from typing import Any
 from tlscale.data.examples import Example, Prepared, PrepareReport, prepare
 from tlscale.data.tokens import Overflow, encode
 from tlscale.planning.types import Plan
-from tlscale.recipe.types import Source
+from tlscale.recipe.types import WITHOUT_TEXT, Source
 from tlscale.sources import map_columns, place
 from tlscale.sources.doctor import Finding, Severity
 from tlscale.sources.doctor.finding import Kind, finding
@@ -42,7 +42,7 @@ def look(plan: Plan, processor: Any, role: str, source: Source, rows: Rows) -> L
     Raises:
         DataError: as `prepare`.
     """
-    images = plan.recipe.model.task == "image-classification"
+    images = plan.recipe.model.task in WITHOUT_TEXT
     chosen = thinned(rows, MOST_IMAGES if images else MOST_ROWS)
     made = _prepared(
         plan, processor, source, chosen, max_length=plan.max_length, overflow=plan.recipe.data.overflow
@@ -75,7 +75,7 @@ def unknown(processor: Any, looked: Looked) -> tuple[int, int]:
 
 def findings(plan: Plan, processor: Any, looked: Looked) -> list[Finding]:
     """All that the tokens of one role tell."""
-    if plan.recipe.model.task == "image-classification":
+    if plan.recipe.model.task in WITHOUT_TEXT:
         return []
     return [
         *_losses(plan, processor, looked),

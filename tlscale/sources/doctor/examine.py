@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tlscale.errors import DataError
-from tlscale.recipe.types import Recipe, Source, Task
-from tlscale.sources.doctor import cells, chat, files, images, overlap
+from tlscale.recipe.types import CLASSIFICATION, Recipe, Source, Task
+from tlscale.sources.doctor import cells, chat, clips, files, images, overlap
 from tlscale.sources.doctor import labels as class_labels
 from tlscale.sources.doctor.finding import Finding, ordered
 from tlscale.sources.doctor.part import Part, part_of
@@ -22,7 +22,6 @@ from tlscale.sources.rows import Row
 # Beyond this a check would be no quick look any more.
 _LARGEST = 256 << 20
 _NUMBER = re.compile(r"[0-9]+")
-_CLASSIFIES = ("sequence-classification", "image-classification")
 
 
 def diagnose(recipe: Recipe) -> tuple[Finding, ...]:
@@ -43,7 +42,7 @@ def diagnose(recipe: Recipe) -> tuple[Finding, ...]:
             with _noting(stage.name, found):
                 rows[stage.name] = (stage.data, read(stage.data, seed=seed))
     known: tuple[str, ...] | None = data.labels
-    if known is None and data.train is not None and recipe.model.task in _CLASSIFIES:
+    if known is None and data.train is not None and recipe.model.task in CLASSIFICATION:
         with suppress(DataError):  # said above, where the rows were read
             known = _all_labels(data.train)
     found += examine(rows, task=recipe.model.task, labels=known, listed=data.labels is not None)
@@ -76,8 +75,9 @@ def examine(
         found += cells.check(part)
         found += chat.check(part) if part.columns.format == "messages" else []
         found += images.check(part) if part.columns.format == "image-classification" else []
+        found += clips.check(part) if part.columns.format == "audio-classification" else []
         found += files.sizes(part)
-    if task in _CLASSIFIES:
+    if task in CLASSIFICATION:
         found += class_labels.check(whole, parts, labels, listed=listed)
     found += overlap.within(whole) + overlap.across(parts)
     return ordered(found)

@@ -19,7 +19,7 @@ _SHORT_LINE = 30
 # A small set made from templates repeats itself; a whole test set of distinct known rows is a mistake.
 _ALL, _MANY = 0.9, 50
 _FEW_DUPLICATES = 0.01
-_INPUTS = ("text", "prompt", "anchor", "image")
+_INPUTS = ("text", "prompt", "anchor", "image", "audio")
 
 
 def within(parts: Sequence[Part]) -> list[Finding]:

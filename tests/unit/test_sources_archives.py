@@ -115,7 +115,7 @@ def test_zip_of_one_data_file(tmp_path):
     (row,) = read(Source(path=str(path)), seed=0)
     assert (row.values["text"], row.where) == ("a", "x.zip/data/train.csv:2")
     with pytest.raises(
-        DataError, match=r"one data file or a folder of images by class; in it: a\.csv, b\.csv"
+        DataError, match=r"one data file or a folder of images or WAV files by class; in it: a\.csv, b\.csv"
     ):
         columns(Source(path=str(packed(tmp_path / "y.zip", {"a.csv": "text\n", "b.csv": "text\n"}))))
     (tmp_path / "z.zip").write_bytes(b"nothing")

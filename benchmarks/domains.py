@@ -51,7 +51,7 @@ TEMPERATURE = 2.5
 
 
 def trained(x: Tensor, y: Tensor, other: Tensor, term: str, weight: float) -> PooledHead:
-    """A head with a hidden layer, with the recipe's settings, and a term on the rows of `other`."""
+    """A head with a hidden layer and a term on the rows of `other`: linear decay, else as in the recipe."""
     torch.manual_seed(0)
     head = PooledHead(x.shape[1], len(CLASSES), 128)
     nn.init.zeros_(head.output.weight)

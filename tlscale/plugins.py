@@ -22,6 +22,7 @@ BUILTINS: dict[str, dict[str, str]] = {
         "contrastive": "tlscale.strategies.contrastive:STRATEGY",
         "features": "tlscale.strategies.features:STRATEGY",
         "full": "tlscale.strategies.full:STRATEGY",
+        "fusion": "tlscale.strategies.fusion:STRATEGY",
         "gradual_unfreezing": "tlscale.strategies.gradual_unfreezing:STRATEGY",
         "layer_decay": "tlscale.strategies.layer_decay:STRATEGY",
         "none": "tlscale.strategies.none:STRATEGY",

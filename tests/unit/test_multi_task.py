@@ -266,7 +266,7 @@ def tasks_recipe(folder: Path, **parts: Any) -> Any:
         (
             {"train": {"multi_task": OWN}, "lora": {"r": 4}},
             {"processes": 2, "sharding": "zero2"},
-            "adapters that only some rows pass through",
+            "need whole weights on every process",
         ),
         (
             {"train": {"multi_task": OWN, "objective": {"l2_sp": {"weight": 1.0}}}, "lora": {"r": 4}},

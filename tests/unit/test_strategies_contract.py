@@ -51,7 +51,7 @@ def compiled(kind: str, variant: dict[str, Any], facts: Facts) -> tuple[Stage, .
 def test_pure_total_and_round_trips(kind: str, variant: dict[str, Any], labels: tuple[str, ...]) -> None:
     facts = llama(labels=labels)
     before = facts.model_dump_json()
-    if kind in ("features", "contrastive", "adda") and not labels:
+    if kind in ("features", "contrastive", "adda", "fusion") and not labels:
         pytest.skip("a pooled head needs labels; the plan's checks refuse it")
     stages = compiled(kind, variant, facts)
     assert stages == compiled(kind, variant, facts)

@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from tlscale.errors import PlanError
-from tlscale.models import headfiles, quantize, routing
+from tlscale.models import fusion, headfiles, quantize, routing
 from tlscale.models.heads import Encoder, PooledClassifier, core, with_core
 from tlscale.models.names import ADAPTER, HEAD, ORIGINAL, as_peft, canonical, transformers_model
 from tlscale.models.quiet import peft_errors
+from tlscale.planning.fusion import FUSION
 from tlscale.planning.types import ParamRule, PlannedStage
 from tlscale.recipe.types import WITHOUT_TEXT, Task
 
@@ -171,11 +172,8 @@ def _scales(module: nn.Module, planned: PlannedStage) -> dict[str, float]:
 
 
 def _trained_by_peft(module: nn.Module, planned: PlannedStage) -> set[str]:
-    """Live names of what the adapter's own fields train.
-
-    Its weights, copies that `modules_to_save` names, and biases of the base.
-    """
-    if planned.stage.adapter is None:
+    """Live names of what the adapter's fields train: its weights, `modules_to_save`, the base's biases."""
+    if planned.stage.adapter is None or planned.stage.adapter.peft_type == FUSION:
         return set()
     fields = planned.stage.adapter.fields
     saved = fields.get("modules_to_save")
@@ -200,6 +198,10 @@ def _adapted(module: nn.Module, planned: PlannedStage, task: Task, continue_from
 
     inner: Any = core(module)
     stage = planned.stage
+    if stage.adapter is not None and stage.adapter.peft_type == FUSION:
+        assert isinstance(module, PooledClassifier), "the strategy asks for a head of ours"
+        with peft_errors(f"stage {stage.name}"):
+            return module.fuse(*fusion.begun(stage.adapter.fields))
     if continue_from is not None:
         with peft_errors(f"stage {stage.name}"):
             continued: nn.Module = PeftModel.from_pretrained(inner, str(continue_from), is_trainable=True)
@@ -208,7 +210,7 @@ def _adapted(module: nn.Module, planned: PlannedStage, task: Task, continue_from
     with peft_errors(f"stage {stage.name}"):
         config = get_peft_config(fields)
         _refuse(config, inner, task, stage.name)
-        if isinstance(module, PooledClassifier) and module.routes is not None:
+        if isinstance(module, PooledClassifier) and isinstance(module.routes, routing.Routes):
             return routing.attached(inner, fields, module.routes)
         adapted: nn.Module = get_peft_model(inner, config)
     return adapted

@@ -20,6 +20,7 @@ from torch import nn
 
 from tlscale.errors import PlanError
 from tlscale.models import headfiles, routing
+from tlscale.models.fusion import Fusion
 from tlscale.models.heads import PooledClassifier, core, with_core
 from tlscale.models.load import load_base
 from tlscale.models.names import as_peft, transformers_model
@@ -51,7 +52,7 @@ class Gathered:
 
 
 def kind_of(module: nn.Module) -> str:
-    """adapter, adapters (one for each task), head (one of our own over a frozen base) or checkpoint."""
+    """adapter, adapters (several), head (one of our own over a frozen base) or checkpoint."""
     if as_peft(core(module)) is not None:
         return "adapters" if getattr(module, "routes", None) is not None else "adapter"
     backbone_trains = any(p.requires_grad for p in core(module).parameters())
@@ -122,10 +123,8 @@ def save(
     """Writes the result of a stage to `folder`, in place of what was there.
 
     Args:
-        module: The trained model.
         processor: Its tokenizer or image processor, saved along; `None` for none.
         folder: Appears whole or not at all.
-        planned: The stage; its name is recorded.
         facts: Of the base: commit, vocabulary and labels are recorded.
         model: The base that the stage started from.
         initial: `fingerprints` from before training.
@@ -175,7 +174,6 @@ def load(folder: Path, *, model: Model, facts: Facts, world: World) -> nn.Module
     """The saved result on a freshly loaded base, in evaluation mode.
 
     Args:
-        folder: As `save` left it.
         model: The base that the stage started from.
 
     Raises:
@@ -195,21 +193,26 @@ def load(folder: Path, *, model: Model, facts: Facts, world: World) -> nn.Module
         with peft_errors(str(folder)):
             module = with_core(module, PeftModel.from_pretrained(inner, str(folder)))
     if manifest["kind"] == "adapters":
-        assert isinstance(module, PooledClassifier), "tasks with adapters of their own have a head of ours"
-        module.routes = routing.Routes.of(manifest)
+        assert isinstance(module, PooledClassifier), "several adapters stand under a head of ours"
         with peft_errors(str(folder)):
-            with_core(module, routing.read(core(module), folder, module.routes))
+            _compose(module, folder, manifest)
     if isinstance(module, PooledClassifier):
         headfiles.load_into(module, folder)
     return module.eval()
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """What an artifact says of itself.
+def _compose(module: PooledClassifier, folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Puts several saved adapters around the backbone: one for each task, or under attention."""
+    if "attention" in manifest:
+        made = Fusion(manifest["adapters"], manifest["attention"])
+        module.fuse(made, [folder / name for name in made.adapters])
+    else:
+        module.routes = routes = routing.Routes.of(manifest)
+        with_core(module, routing.read(module.backbone, folder, routes))
 
-    Raises:
-        PlanError: there is no manifest, or it can't be read.
-    """
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What an artifact says of itself; a `PlanError` where it can't be read."""
     path = folder / MANIFEST
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

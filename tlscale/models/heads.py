@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -14,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.utils.generic import ModelOutput
 
-from tlscale.models.routing import Routes
+from tlscale.models.fusion import Fusion, loaded
+from tlscale.models.routing import Composition, Routes
 from tlscale.models.taskheads import spans
 
 Pooling = Literal["mean", "cls", "last"]
@@ -135,7 +138,13 @@ class PooledClassifier(nn.Module):
         self.pooling: Pooling = pooling
         self.normalize = normalize
         self.head = head
-        self.routes: Routes | None = None
+        self.routes: Composition | None = None
+
+    def fuse(self, fusion: Fusion, folders: Sequence[Path]) -> nn.Module:
+        """Puts the adapters in `folders` around the backbone, and the attention over them into the head."""
+        self.backbone = loaded(self.backbone, fusion, folders)
+        self.routes, self.head.fusion = fusion, fusion.attention
+        return self.backbone
 
     def features(self, **inputs: Any) -> Tensor:
         """What the head gets: [batch, features], float32."""
@@ -152,9 +161,9 @@ class PooledClassifier(nn.Module):
         Where tasks have adapters of their own, `tasks` [batch] says which one each row belongs to, and only
         the logits of its classes mean anything. Without it every task answers for every row.
         """
-        if self.routes is not None and tasks is None:
+        if isinstance(self.routes, Routes) and tasks is None:
             return self._by_every_task(self.routes, inputs)
-        if self.routes is not None and tasks is not None:
+        if isinstance(self.routes, Routes) and tasks is not None:
             self.routes.follow(tasks)
         return self._classified(self.features(**inputs) if features is None else features)
 

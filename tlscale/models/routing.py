@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,19 @@ from torch.nn import functional
 from tlscale.errors import PlanError
 from tlscale.models.taskheads import Sizes, task_of
 from tlscale.planning.types import SHARED_ADAPTER
+
+Hook = Callable[[Any, tuple[Tensor, ...], Tensor], Tensor]
+"""(layer, its inputs, its output) -> the output with what the adapters add."""
+
+
+class Composition(Protocol):
+    """Several adapters in one model, and what each layer makes of them."""
+
+    adapters: tuple[str, ...]
+
+    def said(self) -> dict[str, Any]: ...
+
+    def join(self, name: str, layer: Any) -> Hook: ...
 
 
 class Routes:
@@ -48,6 +61,10 @@ class Routes:
         shared = self.adapters[0] == SHARED_ADAPTER
         self._shares = torch.cat([torch.ones_like(own[:, :1]), own], dim=1) if shared else own
 
+    def join(self, name: str, layer: Any) -> Hook:
+        """What is to follow a layer's forward pass."""
+        return self.add
+
     def add(self, layer: Any, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """A layer's output with what its adapters add; a forward hook."""
         if layer.disable_adapters:
@@ -64,14 +81,18 @@ class Routes:
         return changed.to(output.dtype)
 
 
-def change_by(layer: Any, name: str, given: Tensor) -> Tensor:
-    """What one LoRA adapter adds to a layer's output (Hu et al. 2021, arXiv:2106.09685)."""
+def change_by(layer: Any, name: str, given: Tensor, *, noisy: bool = True) -> Tensor:
+    """What one LoRA adapter adds to a layer's output (Hu et al. 2021, arXiv:2106.09685).
+
+    With its dropout, where it is `noisy` and in training.
+    """
     down, up = layer.lora_A[name], layer.lora_B[name]
-    change: Tensor = up(down(layer.lora_dropout[name](given.to(down.weight.dtype)))) * layer.scaling[name]
+    seen = given.to(down.weight.dtype)
+    change: Tensor = up(down(layer.lora_dropout[name](seen) if noisy else seen)) * layer.scaling[name]
     return change
 
 
-def routed(peft: Any, routes: Routes) -> nn.Module:
+def routed(peft: Any, routes: Composition) -> nn.Module:
     """`peft` with every adapted layer giving the base's output, and `routes` adding to it.
 
     Raises:
@@ -88,7 +109,7 @@ def routed(peft: Any, routes: Routes) -> nn.Module:
                 f"{name}: only linear layers can have several adapters; name such in target_modules"
             )
         module: Any = layer
-        module.register_forward_hook(routes.add)
+        module.register_forward_hook(routes.join(name, layer))
     found: nn.Module = peft
     return found
 

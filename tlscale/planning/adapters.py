@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tlscale.planning.fusion import FUSION, attention_size
 from tlscale.planning.targets import ADALORA, IA3, LORA, Module, chosen_modules, is_named, spellings
 from tlscale.planning.types import Adapter, Architecture, Facts
 
@@ -143,8 +144,13 @@ def _saved_copies(fields: Mapping[str, Any], facts: Facts) -> int:
     return added
 
 
+def _fusion(fields: Mapping[str, Any], facts: Facts) -> tuple[int, bool]:
+    return attention_size(fields, facts), False  # the adapters themselves are there, and rest
+
+
 _COUNTERS: dict[str, Callable[[Mapping[str, Any], Facts], tuple[int, bool]]] = {
     "ADALORA": _adalora,
+    FUSION: _fusion,
     "IA3": _ia3,
     "LORA": _lora,
     "PREFIX_TUNING": _prefix,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tlscale.planning.cases import Case, Clash
+from tlscale.planning.fusion import FUSION
 from tlscale.recipe.multi_task import MultiTask
 
 GOES_WITH_TASKS = ("task", "l2_sp", "kl_to_base", "rdrop")
@@ -12,6 +13,12 @@ ARMS = ("zero_shot", "features", "scratch")
 
 def _own_adapters(case: Case) -> bool:
     return case.stage is not None and case.stage.tasks is not None and bool(case.stage.tasks.adapter_names)
+
+
+def _several(case: Case) -> bool:
+    """Whether the stage's model has several adapters, for its tasks or to combine."""
+    adapter = case.stage.adapter if case.stage is not None else None
+    return _own_adapters(case) or (adapter is not None and adapter.peft_type == FUSION)
 
 
 def _plain_lora(case: Case) -> bool:
@@ -101,21 +108,21 @@ CLASHES: tuple[Clash, ...] = (
         f"{', '.join(PLAIN_LORA)}, or adapters: shared",
     ),
     Clash(
-        "train.multi_task.adapters",
-        lambda c: _own_adapters(c) and c.world.backend not in ("single", "ddp"),
-        "adapters that only some rows pass through need whole weights on every process",
-        "set hardware.sharding to none, or adapters to shared",
+        "hardware.sharding",
+        lambda c: _several(c) and c.world.backend not in ("single", "ddp"),
+        "several adapters in one model need whole weights on every process",
+        "set hardware.sharding to none, or train one adapter",
     ),
     Clash(
-        "train.multi_task.adapters",
+        "stages",
         lambda c: (
-            _own_adapters(c)
+            _several(c)
             and c.stage is not None
             and bool(c.recipe.stages)
             and c.recipe.stages[-1].name != c.stage.name
         ),
         "a later stage can't stand on several adapters: they can't all be added to one base",
-        "make it the last stage, or set adapters to shared in it (stages.train.multi_task)",
+        "make it the last stage, or train one adapter in it",
     ),
     Clash(
         "train.objective.l2_sp",

@@ -11,7 +11,7 @@ from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import claim
 
 OTHER_KINDS = {
-    "adapters": "an adapter for each task, which can't all be added to one base",
+    "adapters": "several adapters, which can't all be added to one base",
     "checkpoint": "a full checkpoint, which has its own weights already",
     "head": "a head over a frozen base, which adds no weights to the base's",
 }

@@ -21,7 +21,7 @@ from tlscale.evaluation.metrics import DEFAULTS
 from tlscale.evaluation.runner import Arm, Predict, Suite, evaluate
 from tlscale.evaluation.types import Measurement, Outcome
 from tlscale.models.load import load_base
-from tlscale.models.routing import with_tasks
+from tlscale.models.routing import Routes, with_tasks
 from tlscale.planning.tasks import LANGUAGE, SEPARATOR, task_sizes
 from tlscale.planning.types import Head, Plan
 from tlscale.recipe.types import CLASSIFICATION, WITHOUT_TEXT, Source
@@ -132,7 +132,7 @@ def model_arm(judge: Judge, module: nn.Module, name: str, stage: str | None) -> 
     shared: dict[str, Any] = {"labels": labels, "collate": judge.collate, "size": judge.size}
     told = (
         shared
-        if getattr(module, "routes", None) is None
+        if not isinstance(getattr(module, "routes", None), Routes)
         else {**shared, "collate": with_tasks(judge.collate, judge.tasks)}
     )
     chosen = partial(predict.class_probabilities, module, **told, tasks=judge.tasks)

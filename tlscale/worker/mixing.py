@@ -167,9 +167,7 @@ def _change(kitchen: Kitchen, layout: RunLayout) -> dict[str, Tensor]:
     model = starting_point(here, last)[0].model_copy(update={"quantization": "none"})
     folder = layout.artifact(last.stage.name)
     if artifact.read_manifest(folder)["kind"] == "adapters":
-        raise UsageError(
-            f"{layout.root}: each task has an adapter of its own, so there is no one change to mix"
-        )
+        raise UsageError(f"{layout.root}: it has several adapters, so there is no one change to mix")
     module = artifact.load(folder, model=model, facts=plan.facts, world=mine.world)
     if as_peft(core(module)) is not None:
         inner: Any = core(module)

@@ -65,7 +65,7 @@ def test_all_problems_come_together_and_the_command_line_is_named() -> None:
     ("changes", "path", "said"),
     [
         ({"strategy": {"kind": "pefd"}}, "strategy.kind", "did you mean peft?"),
-        ({"strategy": {}}, "strategy.kind", "missing; allowed: auto, contrastive, features, full"),
+        ({"strategy": {}}, "strategy.kind", "missing; allowed: adda, auto, contrastive, features"),
         ({"strategy": {"kind": "peft", "method": "lra"}}, "strategy", "did you mean lora?"),
         ({"strategy": {"kind": "peft", "method": "dora"}}, "strategy", "use_dora: true"),
         ({"strategy": {"kind": "peft"}}, "strategy", "method is missing"),

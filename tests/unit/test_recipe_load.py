@@ -56,7 +56,7 @@ def test_all_problems_come_together_and_the_command_line_is_named() -> None:
         "strategy.target_moduls": '"all-linear" | unknown key; did you mean target_modules?',
         "train.num_train_epochs": '"three" | must be a number',
         "model.task": '"causal_lm" | must be causal-lm, masked-lm, sequence-classification, '
-        "image-classification or sentence-embedding; did you mean causal-lm?",
+        "image-classification, audio-classification or sentence-embedding; did you mean causal-lm?",
         "train.lerning_rate": "0.001 | unknown key; did you mean learning_rate? (command line)",
     }
 

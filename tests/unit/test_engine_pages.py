@@ -42,6 +42,7 @@ def mapped(tmp_path: Path) -> dict[str, torch.Tensor]:
 
 
 def test_pages_that_were_read_are_let_go_and_can_be_read_again(mapped: dict[str, torch.Tensor]) -> None:
+    assert pages.of_a_file(mapped["a"])
     before = resident(mapped["a"])
     assert before >= 2 * SIZE
     freed = pages.let_go([mapped["a"]])
@@ -54,6 +55,7 @@ def test_pages_that_were_read_are_let_go_and_can_be_read_again(mapped: dict[str,
 
 def test_memory_that_is_no_files_is_left_alone() -> None:
     own = torch.arange(SIZE // 4).float()
+    assert not pages.of_a_file(own)
     assert pages.let_go([own, own[::2], torch.empty(0)]) == 0
     assert torch.equal(own, torch.arange(SIZE // 4).float())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -22,7 +22,7 @@ M_MMAP_THRESHOLD = -3
 LARGE = 1 << 20
 
 
-def let_go(tensors: Iterable[Tensor]) -> int:
+def let_go(tensors: Sequence[Tensor]) -> int:
     """Unmaps the pages of safetensors files under `tensors`, which stay readable; returns their bytes.
 
     A file is mapped whole for as long as any tensor of it is in use. Once a process has copied what it
@@ -31,7 +31,7 @@ def let_go(tensors: Iterable[Tensor]) -> int:
     """
     if not sys.platform.startswith("linux"):
         return 0
-    files, freed = _files(), 0
+    files, freed = _files() if tensors else [], 0
     advise = ctypes.CDLL(None).madvise
     advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     for tensor in tensors:
@@ -40,9 +40,14 @@ def let_go(tensors: Iterable[Tensor]) -> int:
         start, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
         # pages that a neighbour begins or ends in stay
         first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
-        if first < last and any(low <= start and end <= high for low, high in files):
+        if first < last and _inside(tensor, files):
             freed += 0 if advise(first, last - first, MADV_DONTNEED) else last - first
     return freed
+
+
+def of_a_file(tensor: Tensor) -> bool:
+    """Whether `tensor` lies in the pages of a safetensors file; they are one for all processes."""
+    return sys.platform.startswith("linux") and tensor.device.type == "cpu" and _inside(tensor, _files())
 
 
 def give_back_freed() -> None:
@@ -61,6 +66,11 @@ def emptied(tensors: Iterable[Tensor]) -> None:
         storage = tensor.untyped_storage()
         if storage.resizable():
             storage.resize_(0)
+
+
+def _inside(tensor: Tensor, files: Sequence[tuple[int, int]]) -> bool:
+    start, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
+    return start < end and any(low <= start and end <= high for low, high in files)
 
 
 def _files() -> list[tuple[int, int]]:

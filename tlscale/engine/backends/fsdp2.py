@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
+    FSDPModule,
     OffloadPolicy,
     fully_shard,
     register_fsdp_forward_method,
@@ -49,15 +50,21 @@ class Fsdp2:
         self._max_grad_norm = planned.stage.update.max_grad_norm
         mesh = init_device_mesh(runtime.device.type, (runtime.world,))
         offload = CPUOffloadPolicy() if runtime.planned.offload == "parameters" else OffloadPolicy()
-        gather: Any = Broadcasts() if runtime.device.type == "cpu" else None
-        if gather is not None:
+        on_cpu = runtime.device.type == "cpu"
+        alone = ends(module)
+        # one copy of such a page is all that the machine has, and gathering would make one for each process
+        kept = {p for part in alone for p in part.parameters() if on_cpu and pages.of_a_file(p.detach())}
+        if on_cpu:
             pages.give_back_freed()
-        for part in (*blocks(module), *ends(module), module):
-            before = [parameter.detach() for parameter in part.parameters()]
-            sharded = fully_shard(part, mesh=mesh, offload_policy=offload)
+        for part in (*blocks(module), *alone, module):
+            mine = [p for p in part.parameters() if p not in kept]
+            if not mine and part is not module:
+                continue
+            before = [p.detach() for p in mine]
+            sharded = fully_shard(part, mesh=mesh, offload_policy=offload, ignored_params=kept)
             pages.let_go(before)
-            if gather is not None:
-                sharded.set_custom_all_gather(gather)
+            if on_cpu:
+                _hold_little(sharded)
         if hasattr(module, "generate"):
             register_fsdp_forward_method(module, "generate")
         self.module = module
@@ -136,6 +143,14 @@ class Fsdp2:
         pages.emptied(p.to_local() if isinstance(p, DTensor) else p.detach() for p in parameters)
 
 
+def _hold_little(part: FSDPModule) -> None:
+    """Gathers in place, and nothing ahead of its turn: there is no transfer on a CPU to begin early."""
+    gather: Any = Broadcasts()
+    part.set_custom_all_gather(gather)
+    # named itself, it is there already; named nothing, the part before it would be gathered beside it
+    part.set_modules_to_backward_prefetch([part])
+
+
 class Broadcasts:
     """Gathers by one broadcast from each process, in place.
 
@@ -167,7 +182,7 @@ def blocks(module: nn.Module) -> list[nn.Module]:
 
 
 def ends(module: nn.Module) -> list[nn.Module]:
-    """Frozen embeddings and output layers outside the blocks; they are gathered for their own pass alone.
+    """Frozen embeddings and output layers outside the blocks; each is gathered for its own pass alone.
 
     A weight that several parts share, or that an adapter reads, stays with the rest.
     """

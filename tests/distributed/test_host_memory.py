@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.host_memory import BAR, REPLICATED, SHARDINGS, Asked, copies, write
+from benchmarks.host_memory import BAR, JUDGED, REPLICATED, Asked, copies, write
 
 pytestmark = pytest.mark.long
 
@@ -19,7 +19,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.mark.parametrize("sharding", SHARDINGS)
+@pytest.mark.parametrize("sharding", JUDGED)
 def test_two_processes_hold_one_copy_of_the_base(folder: Path, sharding: str) -> None:
     peak, (whole, own, files) = copies(folder, Asked(), sharding)
     print(

@@ -33,8 +33,8 @@ def rows(generator: np.random.Generator, count: int, spread: float, boost: float
     for i, (logit, correct) in enumerate(zip(boost * sure, right, strict=True)):
         answer = i % 2 if correct else 1 - i % 2
         scores = [float(-np.log1p(np.exp(logit if at != answer else -logit))) for at in range(2)]
-        said = {"prediction": CLASSES[answer], "reference": CLASSES[i % 2]}
-        found.append(Outcome(item=i, where=f"rows:{i}", scores=tuple(scores), **said))
+        one = Outcome(item=i, where=f"rows:{i}", scores=tuple(scores), prediction=CLASSES[answer])
+        found.append(one.model_copy(update={"reference": CLASSES[i % 2]}))
     return found
 
 

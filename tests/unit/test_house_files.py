@@ -56,6 +56,7 @@ CONFIGS = {
     "proofs/tapt-reviews",
     "proofs/ulmfit-reviews",
     "quickstart",
+    "quickstart-two-processes",
     "shakespeare-full",
     "shakespeare-lora",
     "spoken-digits",

@@ -52,13 +52,27 @@ def _lines(command: list[str]) -> list[str]:
     return (ROOT / command[1]).read_text(encoding="utf-8").splitlines()
 
 
+def installed() -> str | None:
+    """The encoder's folder, where its package is installed."""
+    found = util.find_spec(PACKAGE)
+    return None if found is None or found.origin is None else str(Path(found.origin).parent / "model")
+
+
+def without_places(text: str) -> str:
+    """`text` with names in place of this machine's folders."""
+    known = [(installed(), ENCODER), (os.environ.get("TLSCALE_DATA"), "${TLSCALE_DATA}"), (str(ROOT), ".")]
+    for place, name in known:
+        for written in (place, place and "..." + place[-29:]):
+            text = text.replace(written, name) if written else text
+    return text
+
+
 def local(command: list[str]) -> list[str]:
     """`command` with the encoder's folder where its package is installed: no Hub is needed then."""
     command = [os.path.expandvars(part) for part in command]
-    found = util.find_spec(PACKAGE)
-    if found is None or found.origin is None:
+    place = installed()
+    if place is None:
         return command
-    place = str(Path(found.origin).parent / "model")
     named = [part if part.startswith("model.") else part.replace(ENCODER, place) for part in command]
     reads = command[1].endswith(".yaml") and any(ENCODER in line for line in _lines(command))
     if not reads or any(part.startswith("model.model_name_or_path=") for part in command):
@@ -78,7 +92,8 @@ def prove(recipe: Path) -> str:
             if ended.returncode not in (0, NONE_BETTER if command[0] == "soup" else 0):
                 ended.check_returncode()
             print(ended.stdout)
-            parts.append("\n".join(f"    {line}" for line in ended.stdout.strip().splitlines()) + "\n")
+            said = without_places(ended.stdout.strip())
+            parts.append("\n".join(f"    {line}" for line in said.splitlines()) + "\n")
             continue
         subprocess.run(argv, cwd=ROOT, check=True)
         if command[0] == "run":

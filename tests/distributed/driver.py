@@ -30,6 +30,7 @@ from tlscale.worker.stages import run_stage
 
 def main(cases: Path, out: Path) -> None:
     _quiet()
+    runtimes.ready_to_compile()  # the first case may be another backend's
     runtime: runtimes.Runtime | None = None
     for written in json.loads(cases.read_text()):
         try:

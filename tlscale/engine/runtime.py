@@ -92,7 +92,7 @@ def start(plan: Plan, trackers: Path) -> Runtime:
         _end_with_parent()
     _import_trackers(plan.recipe.train.report_to)
     if plan.world.sharding.startswith("zero"):
-        _ready_to_compile()
+        ready_to_compile()
     # the plan's sharding is done here; Accelerate only brings the processes together
     for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"):
         os.environ.pop(name, None)
@@ -164,7 +164,7 @@ def _met(asked: launched.Launched, seconds: int) -> Iterator[None]:
     yield
 
 
-def _ready_to_compile() -> None:
+def ready_to_compile() -> None:
     """DeepSpeed compiles a part of itself with ninja, which is installed beside this Python.
 
     What it has compiled is kept for this installation: another one's would be compiled over, in turns.

@@ -7,14 +7,13 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate
-from typing import overload
 
-from tlscale.data.types import Example, lengths
+from tlscale.data.types import Example, LazyExamples, lengths
 
 KEPT_BLOCKS = 4  # of a stream, open at a time: a step may reach into the next one
 
 
-class Joined(Sequence[Example]):
+class Joined(LazyExamples):
     """The examples of several parts, one part after the other."""
 
     def __init__(self, parts: Sequence[Sequence[Example]]) -> None:
@@ -28,16 +27,9 @@ class Joined(Sequence[Example]):
         """The tokens of each example."""
         return [length for part in self._parts for length in lengths(part)]
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Example, ...]: ...
-    def __getitem__(self, index: int | slice) -> Example | tuple[Example, ...]:
-        if isinstance(index, slice):
-            return tuple(self[at] for at in range(*index.indices(len(self))))
-        at = range(len(self))[index]
-        part = bisect_right(self._ends, at)
-        return self._parts[part][at - (self._ends[part - 1] if part else 0)]
+    def at(self, number: int) -> Example:
+        part = bisect_right(self._ends, number)
+        return self._parts[part][number - (self._ends[part - 1] if part else 0)]
 
 
 class Arriving:

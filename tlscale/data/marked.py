@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import overload
 
-from tlscale.data.types import Example, lengths
+from tlscale.data.types import Example, LazyExamples, lengths
 
 
-class Marked(Sequence[Example]):
+class Marked(LazyExamples):
     """`examples` as they are, each with its weight in the task's loss where `weights` are given.
 
     `difficulty` is for the order in which they come. Both have one number for each example.
@@ -32,12 +31,6 @@ class Marked(Sequence[Example]):
         """The tokens of each example."""
         return lengths(self._examples)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Example, ...]: ...
-    def __getitem__(self, index: int | slice) -> Example | tuple[Example, ...]:
-        if isinstance(index, slice):
-            return tuple(self[at] for at in range(*index.indices(len(self))))
-        found = self._examples[index]
-        return found if self._weights is None else replace(found, weight=self._weights[index])
+    def at(self, number: int) -> Example:
+        found = self._examples[number]
+        return found if self._weights is None else replace(found, weight=self._weights[number])

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import overload
 
-from tlscale.data.types import Example, lengths
+from tlscale.data.types import Example, LazyExamples, lengths
 
 
 def rows_of(lengths: Sequence[int], size: int) -> list[list[int]]:
@@ -38,7 +37,7 @@ def rows_of(lengths: Sequence[int], size: int) -> list[list[int]]:
     return sorted(sorted(row) for row in rows)
 
 
-class Packed(Sequence[Example]):
+class Packed(LazyExamples):
     """Language examples joined to rows of at most `size` tokens; every token stays in exactly one row.
 
     A row is joined when it is asked for. Its `where` names all that share it, so that an error still
@@ -57,14 +56,8 @@ class Packed(Sequence[Example]):
         """The tokens of each row."""
         return [sum(self._lengths[at] for at in row) for row in self._rows]
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Example, ...]: ...
-    def __getitem__(self, index: int | slice) -> Example | tuple[Example, ...]:
-        if isinstance(index, slice):
-            return tuple(self[at] for at in range(*index.indices(len(self))))
-        return _joined([self._examples[at] for at in self._rows[index]])
+    def at(self, number: int) -> Example:
+        return _joined([self._examples[at] for at in self._rows[number]])
 
 
 def _joined(parts: Sequence[Example]) -> Example:

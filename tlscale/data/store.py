@@ -6,15 +6,15 @@ part ends. Nothing in it is executed or unpickled.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlscale.data.types import Example
+from tlscale.data.types import Example, LazyExamples
 
 TEXTS = ("where", "text", "reference")
 LISTS: dict[str, Any] = {"tokens": np.int32, "loss": np.bool_, "shown": np.int32, "pair": np.int32}
@@ -54,7 +54,7 @@ def write(folder: Path, examples: Iterable[Example]) -> int:
     return count
 
 
-class Stored(Sequence[Example]):
+class Stored(LazyExamples):
     """The examples that `write` put into `folder`, each read when it is asked for."""
 
     def __init__(self, folder: Path) -> None:
@@ -72,23 +72,16 @@ class Stored(Sequence[Example]):
                 found += np.diff(self._numbers(f"{name}.ends"), prepend=0) // np.dtype(LISTS[name]).itemsize
         return [int(length) for length in found]
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Example, ...]: ...
-    def __getitem__(self, index: int | slice) -> Example | tuple[Example, ...]:
-        if isinstance(index, slice):
-            return tuple(self[at] for at in range(*index.indices(self._size)))
-        at = range(self._size)[index]
+    def at(self, number: int) -> Example:
         fields: dict[str, Any] = {
-            name: self._part(name, at).tobytes().decode(errors=LONE) for name in TEXTS
+            name: self._part(name, number).tobytes().decode(errors=LONE) for name in TEXTS
         }
         for name, kind in LISTS.items():
             if f"{name}.ends" in self._files:
-                fields[name] = self._part(name, at).view(kind).tolist()
+                fields[name] = self._part(name, number).view(kind).tolist()
         for name in NUMBERS:
             if name in self._files:
-                fields[name] = int(self._numbers(name)[at])
+                fields[name] = int(self._numbers(name)[number])
         return Example(**fields)
 
     def _numbers(self, name: str) -> NDArray[Any]:

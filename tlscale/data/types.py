@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, overload, runtime_checkable
 
 import torch
 
@@ -44,6 +45,22 @@ class Measured(Protocol):
     """Examples that know their lengths without being read."""
 
     def lengths(self) -> list[int]: ...
+
+
+class LazyExamples(Sequence[Example], ABC):
+    """Examples that are made when they are asked for."""
+
+    @abstractmethod
+    def at(self, number: int) -> Example:
+        """The example of a number: 0 up to one less than there are."""
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Example, ...]: ...
+    def __getitem__(self, index: int | slice) -> Example | tuple[Example, ...]:
+        numbers = range(len(self))[index]
+        return self.at(numbers) if isinstance(numbers, int) else tuple(self.at(one) for one in numbers)
 
 
 def lengths(examples: Sequence[Example]) -> list[int]:

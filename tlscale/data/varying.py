@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import overload
 
-from tlscale.data.types import Example, lengths
+from tlscale.data.types import Example, LazyExamples, lengths
 
 Vary = Callable[[Example, int, int], Example]
 """An example, the epoch and its number among the examples -> the example as that epoch has it.
@@ -19,7 +18,7 @@ def same(example: Example, epoch: int, number: int) -> Example:
     return example
 
 
-class Varied(Sequence[Example]):
+class Varied(LazyExamples):
     """Examples as one epoch has them, each made when it is asked for."""
 
     def __init__(self, examples: Sequence[Example], vary: Vary, epoch: int = 0) -> None:
@@ -32,12 +31,5 @@ class Varied(Sequence[Example]):
         """The tokens of each example."""
         return lengths(self._examples)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Example, ...]: ...
-    def __getitem__(self, index: int | slice) -> Example | tuple[Example, ...]:
-        if isinstance(index, slice):
-            return tuple(self[at] for at in range(*index.indices(len(self))))
-        at = range(len(self))[index]
-        return self._vary(self._examples[at], self._epoch, at)
+    def at(self, number: int) -> Example:
+        return self._vary(self._examples[number], self._epoch, number)

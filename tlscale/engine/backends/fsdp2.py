@@ -92,16 +92,16 @@ class Fsdp2:
         return self._leading(trainable(self.module)) | statistics(self.module)
 
     def whole(self) -> dict[str, Tensor]:
-        return self._leading(self.module.state_dict())
+        return self._leading(self.module.state_dict(keep_vars=True))
 
     def _leading(self, live: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Full copies on the CPU of the leading process, one at a time."""
-        found = {}
-        for name, tensor in live.items():
+        """Full copies on the CPU of the leading process, one at a time; one for all names of a weight."""
+        made: dict[Tensor, Tensor] = {}
+        for tensor in dict.fromkeys(live.values()):
             full = _full(tensor.detach())
             if self._runtime.leads:
-                found[name] = full.to("cpu", copy=True)
-        return found
+                made[tensor] = full.to("cpu", copy=True)
+        return {name: made[tensor] for name, tensor in live.items() if tensor in made}
 
     @torch.no_grad()
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:

@@ -126,15 +126,15 @@ class Zero:
         return self._leading(tied) | buffers
 
     def _leading(self, live: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-        """Full copies on the CPU of the leading process, one at a time."""
+        """Full copies on the CPU of the leading process, one at a time; one for all names of a weight."""
         import deepspeed
 
-        found = {}
-        for name, parameter in live.items():
+        made: dict[nn.Parameter, Tensor] = {}
+        for parameter in dict.fromkeys(live.values()):
             with deepspeed.zero.GatheredParameters([parameter]):
                 if self._runtime.leads:
-                    found[name] = parameter.detach().cpu().clone()
-        return found
+                    made[parameter] = parameter.detach().cpu().clone()
+        return {name: made[parameter] for name, parameter in live.items() if parameter in made}
 
     @torch.no_grad()
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:

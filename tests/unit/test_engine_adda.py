@@ -1,4 +1,4 @@
-"""ADDA: its gradients by hand, what it does on planted domains, and a run that goes on."""
+"""Games against a discriminator: gradients by hand; ADDA on planted domains, and a run that goes on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.unit.test_engine_terms import setting
 from tests.unit.test_resume import Killed
 from tlscale.data.examples import Example
 from tlscale.engine.loop import Training, train
-from tlscale.engine.terms.adversarial import make_adda
+from tlscale.engine.terms.adversarial import make_adda, make_cdan, make_dann, strength
 from tlscale.engine.view import View
 from tlscale.models.heads import PooledClassifier, PooledHead
 from tlscale.planning.types import Term
@@ -158,3 +158,37 @@ def test_gradients_by_hand(source: dict[str, Tensor], tmp_path: Path) -> None:
     for name, p in player.named_parameters():
         (slope,) = torch.autograd.grad(right, p, retain_graph=True)
         assert torch.allclose(slope, told[name], atol=1e-6), name
+
+
+@pytest.mark.parametrize("make", [make_dann, make_cdan], ids=["dann", "cdan"])
+def test_reversed_gradients_by_hand(make: Any, source: dict[str, Tensor], tmp_path: Path) -> None:
+    """The discriminator's are those of its cross-entropy, the encoder's the same the other way round."""
+    module = classifier().eval()
+    module.load_state_dict(source)
+    made = stage(tmp_path, Term(), 10, 1e-3)
+    term = make(OPTIONS, setting(module, made))
+    batches = {"train": collated(SOURCE[:6]), "unlabelled": collated(TARGET[:4])}
+    view = View(module, batches, progress=0.1)
+    (term.total(view) / term.count(batches)).backward()
+    player: Any = term.learned["player"]
+    names = [name for name, _ in module.named_parameters()]
+    found = [p.grad for p in (*module.parameters(), *player.parameters())]
+
+    seen = {}
+    for stream, batch in batches.items():
+        features = module.features(pixel_values=batch["pixel_values"])
+        chances = module.head(features).softmax(-1).detach()
+        pairs = [torch.outer(c, f).flatten() for c, f in zip(chances, features, strict=True)]
+        seen[stream] = torch.stack(pairs) if make is make_cdan else features
+    told = (
+        functional.softplus(-player(seen["train"])).sum()
+        + functional.softplus(player(seen["unlabelled"])).sum()
+    )
+    asked = [*module.parameters(), *player.parameters()]
+    slopes = torch.autograd.grad(told / 10, asked, allow_unused=True)
+    for name, slope, given in zip([*names, *[""] * 4], slopes, found, strict=True):
+        if slope is None:
+            assert given is None, name
+            continue
+        assert given is not None, name
+        assert torch.allclose(given, -strength(0.1) * slope if name else slope, atol=1e-6), name

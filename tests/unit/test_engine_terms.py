@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.unit.test_engine_loop import Heard, examples, llama, training
+from tlscale import plugins
 from tlscale.data.examples import Example
 from tlscale.engine.loop import Training, train
 from tlscale.engine.objectives import Setting, make_terms, task, task_loss
@@ -73,6 +75,10 @@ def test_weight_0_is_left_out_and_the_task_comes_first() -> None:
         Term(name="replay", weight=1.0),
     )
     assert terms(Objective()) == (Term(),)
+    weighted = [name for name in plugins.BUILTINS["tlscale.objectives"] if hasattr(asked, name)]
+    assert len(weighted) > 10
+    for name in set(weighted) - {"pet"}:
+        assert terms(Objective.model_validate({name: {"weight": 0.0}})) == (Term(),), name
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -140,6 +146,35 @@ def test_divergence_is_that_of_torch() -> None:
     expected = torch.distributions.kl_divergence(p, q) * 4.0
     assert torch.allclose(divergence(one, other, 2.0), expected, atol=1e-6)
     assert float(divergence(one, one, 2.0).abs().max()) < 1e-6
+
+
+def test_two_passes_are_compared_both_ways(tmp_path: Path) -> None:
+    """R-Drop: the mean of both divergences, of learned tokens alone where tokens are learned."""
+
+    class Passes(nn.Module):
+        """Answers with what is next."""
+
+        def __init__(self, *answers: Tensor) -> None:
+            super().__init__()
+            self._next = iter(answers)
+
+        def forward(self, **given: Tensor) -> Any:
+            return SimpleNamespace(logits=next(self._next))
+
+    torch.manual_seed(0)
+    rdrop = made("rdrop", classifier(), tmp_path)
+    one, other = torch.randn(2, 4, 3), torch.randn(2, 4, 3)
+    sides = [torch.distributions.Categorical(logits=x) for x in (one, other)]
+    kl = torch.distributions.kl_divergence
+    each = (kl(sides[0], sides[1]) + kl(sides[1], sides[0])) / 2
+    tokens = torch.tensor([[-100, 1, -100, 2], [0, -100, 2, -100]])
+    batches = {"train": {"input_ids": torch.zeros(2, 4), "labels": tokens}}
+    expected = each[0, 0] + each[0, 2] + each[1, 1]
+    assert float(rdrop.total(View(Passes(one, other), batches))) == pytest.approx(float(expected), rel=1e-5)
+    assert rdrop.count(batches) == 3
+    rows = {"train": {"features": torch.zeros(2, 4), "labels": torch.tensor([0, 1])}}
+    found = rdrop.total(View(Passes(one[:, 0], other[:, 0]), rows))
+    assert float(found) == pytest.approx(float(each[:, 0].sum()), rel=1e-5)
 
 
 @torch.no_grad()
@@ -231,7 +266,7 @@ def test_fisher_is_the_mean_of_squared_gradients(tmp_path: Path) -> None:
 def test_alignment_formulas_are_skada_s() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        losses = pytest.importorskip("skada.deep.losses")
+        from skada.deep import losses
     torch.manual_seed(0)
     one, other = torch.randn(9, 4), 2 * torch.randn(7, 4) + 1
     assert float(coral(one, other)) == pytest.approx(float(losses.deepcoral_loss(one, other)), rel=1e-5)

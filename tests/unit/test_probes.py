@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.covariance import ledoit_wolf
 from sklearn.linear_model import BayesianRidge, LogisticRegression, Ridge
+from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KNeighborsClassifier
 
 from tlscale.errors import DataError
@@ -74,6 +75,22 @@ def test_nleep_knows_clusters_from_noise() -> None:
     assert transferability.nleep(x, labels) == pytest.approx(0.0, abs=1e-3)
     shuffled = np.random.default_rng(3).permutation(labels)
     assert -np.log(3) - 1e-9 <= transferability.nleep(x, shuffled) < -0.7
+
+
+def test_nleep_s_mixture_is_at_rest_where_scikit_learn_s_is() -> None:
+    generator = np.random.default_rng(0)
+    clouds = [((0, 0), (1, 2), 250), ((3, 2), (0.7, 1), 150)]
+    x = np.concatenate([generator.normal(mean, spread, (rows, 2)) for mean, spread, rows in clouds])
+    ours = transferability._responsibilities(x, 2, seed=1)
+    assert np.abs(ours - ours.round()).max() > 0.4, "some rows may be of either"
+    weights = ours.sum(axis=0)
+    means = ours.T @ x / weights[:, None]
+    variances = ours.T @ x**2 / weights[:, None] - means**2
+    theirs = GaussianMixture(
+        2, covariance_type="diag", weights_init=weights / len(x), means_init=means,
+        precisions_init=1 / variances, tol=1e-9, max_iter=300, random_state=0,
+    )  # fmt: skip
+    assert np.abs(theirs.fit(x).predict_proba(x) - ours).max() < 0.005
 
 
 def test_transrate_is_the_papers_listing_on_classes_of_one_size() -> None:

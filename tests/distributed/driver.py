@@ -43,9 +43,12 @@ def main(cases: Path, out: Path) -> None:
             layout = RunLayout(out / plan.recipe.name)
             job, _ = _start(plan, layout, runtime)
             set_seed(plan.seed)
-            module = run_stage(job, plan.stages[0], _fresh_base(plan))
+            module: nn.Module | None = _fresh_base(plan)
+            for at, planned in enumerate(plan.stages):
+                module = run_stage(job, planned, module if at == 0 else None)
             pages = [] if module is None else runtime.collect([mapped(module)])
             found = {"losses": losses(layout), "verified": verified(layout), "mapped": pages}
+            found["terms"] = [term.name for planned in plan.stages for term in planned.stage.objective]
         if os.environ.get("RANK", "0") == "0":
             append_line(out / "results.jsonl", {"name": written["name"], **found})
 

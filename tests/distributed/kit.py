@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from tlscale.launching.local import ENVIRONMENT
+from tlscale.models.artifact import PROBE
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 1800
@@ -41,12 +42,15 @@ class Outcome:
     refused: bool
     folder: Path
     mapped: tuple[Mapping[str, int], ...] = ()
+    terms: tuple[str, ...] = ()
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Everything that was saved."""
-        found: dict[str, torch.Tensor] = {}
-        for path in sorted((self.folder / "stages" / "train").glob("*model*.safetensors")):
-            found |= load_file(path)
+        """Everything that the stage `train` has learned, by the folder and the name in it."""
+        folder, found = self.folder / "stages" / "train", {}
+        for path in sorted(folder.rglob("*.safetensors")):
+            if path.name != PROBE:
+                place = path.parent.relative_to(folder)
+                found |= {f"{place}/{name}": tensor for name, tensor in load_file(path).items()}
         return found
 
 
@@ -102,16 +106,20 @@ def run(cases: Sequence[Mapping[str, Any]], folder: Path, *, processes: int) -> 
             bool(found.get(case["name"], {}).get("error")),
             folder / case["name"],
             tuple(found.get(case["name"], {}).get("mapped", ())),
+            tuple(found.get(case["name"], {}).get("terms", ())),
         )
         for case in cases
     }
 
 
 def loss_difference(mine: Outcome, other: Outcome) -> float:
-    """Largest relative difference of a step's loss; infinite for different numbers of steps."""
+    """Largest relative difference of a step's loss; infinite for different numbers of steps.
+
+    A loss can be 0, of pairs in a step of one row.
+    """
     if not mine.losses or len(mine.losses) != len(other.losses):
         return float("inf")
-    return max(abs(a - b) / abs(b) for a, b in zip(mine.losses, other.losses, strict=True))
+    return max(abs(a - b) / max(abs(b), 1e-6) for a, b in zip(mine.losses, other.losses, strict=True))
 
 
 def weight_difference(mine: Outcome, other: Outcome) -> float:

@@ -1,16 +1,23 @@
-"""A run of two stages that is killed between them, or before a result is verified, ends as if it wasn't."""
+"""Runs that are killed between stages, before a result is verified, or after rows were weighed or ordered.
+
+They end as if they weren't.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
-from tests.faults.kit import Bench, adapters_equal, bench, events
+from tests.faults.kit import Bench, adapters_equal, audited, bench, events, last_losses
+from tests.integration import tiny
 from tlscale.runs.ledger import audit
 from tlscale.runs.record import read_lines
 
+POOLED = {"kind": "peft", "method": "lora", "r": 2, "target_modules": ["query"], "head": "pooled"}
 LORA = {"kind": "peft", "method": "lora", "r": 2, "lora_dropout": 0.1, "target_modules": ["q_proj"]}
 STAGES = ("first", "second")
 # An operation on a path that has this in it, and the how manieth.
@@ -77,3 +84,58 @@ def losses(folder: Path) -> dict[tuple[str, int], float]:
         if row["event"] == "step":
             found[stage, row["step"]] = row["loss"]
     return found
+
+
+def sections(on: Bench, asked: dict[str, Any]) -> dict[str, Any]:
+    """A recipe with what is `asked` in train: of a language model, or of a classifier that weighs rows."""
+    if "importance" not in asked:
+        return {"train": asked}
+    tiny.bert(on.root / "bert")
+    tiny.sentences(on.root / "more.jsonl", 20, seed=1)
+    columns = {"path": str(on.root / "rows.jsonl"), "text": "text", "label": "label"}
+    unlabelled = {"path": str(on.root / "more.jsonl"), "text": "prompt"}
+    return {
+        "model": {"model_name_or_path": str(on.root / "bert"), "task": "sequence-classification"},
+        "data": {"train": columns, "test": columns, "unlabelled": unlabelled},
+        "strategy": POOLED,
+        "train": asked,
+    }
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"curriculum": {"by": "loss", "epochs": 2}},
+        {"importance": {"kind": "covariate"}, "curriculum": {"by": "length"}},
+    ],
+    ids=["curriculum", "weights"],
+)
+def test_a_killed_run_goes_on_with_what_was_reckoned(
+    on: Bench, asked: dict[str, Any], tmp_path: Path
+) -> None:
+    straight, folder, made = tmp_path / "straight", tmp_path / "trial", sections(on, asked)
+    for one in (straight, folder):
+        on.recipe(one, **made)
+    code, err = on.run(straight)
+    assert code == 0, err
+    code, _ = on.run(folder, fault={"point": "optimizer", "nth": 5, "act": "SIGKILL", "rank": 0})
+    assert code != 0
+    kept = folder / "run" / "reckoned" / "train.json"
+    before = kept.stat().st_mtime_ns
+    code, err = on.run(folder)
+    assert code == 0, err
+    assert [event["step"] for event in events(folder, "resumed")] == [4]
+    assert kept.stat().st_mtime_ns == before, "it is not reckoned again"
+    assert kept.read_bytes() == (straight / "run" / "reckoned" / "train.json").read_bytes()
+    assert last_losses(folder) == last_losses(straight)
+    assert audited(folder)
+    mine, theirs = (saved(one / "run" / "adapter") for one in (folder, straight))
+    assert mine.keys() == theirs.keys()
+    assert all(bool((mine[name] == theirs[name]).all()) for name in mine)
+
+
+def saved(folder: Path) -> dict[str, Any]:
+    """Every tensor of a result."""
+    return {
+        f"{path.name} {n}": t for path in folder.glob("*.safetensors") for n, t in load_file(path).items()
+    }

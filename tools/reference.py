@@ -19,6 +19,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 ANCHOR = re.compile(r"</?a\b[^>]*>")
 SECTIONS = {
     "Model": "model",
+    "ImageProcessor": "model.image_processor",
     "Data": "data",
     "Masking": "data.masking",
     "Source": "data.train and the other rows of data",

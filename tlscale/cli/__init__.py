@@ -175,9 +175,10 @@ def _probe(commands: Commands) -> None:
     )
     made.add_argument("--layers", action="store_true", help="every layer, not only the last")
     made.add_argument(
-        "--gradients",
-        action="store_true",
-        help="rank the base's blocks instead, by how the task pulls at them",
+        "--gradients", action="store_true", help="rank the base's blocks instead, by the task's pull"
+    )
+    made.add_argument(
+        "--alignment", action="store_true", help="what pictures prepared in other ways would cost"
     )
     made.add_argument("--poolings", metavar="A,B", default="auto", help="of auto, mean, cls and last")
     made.add_argument(

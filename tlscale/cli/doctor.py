@@ -15,9 +15,11 @@ from typing import Any
 
 from tlscale.cli.inspect import recipe_of
 from tlscale.cli.publish import before_training
-from tlscale.errors import ExitCode, RecipeError
+from tlscale.errors import ExitCode, PlanError, RecipeError
 from tlscale.launching.local import lines, worker_command
+from tlscale.planning import image_checks
 from tlscale.planning.compile import compile_plan
+from tlscale.planning.facts import on_hub, read_facts
 from tlscale.recipe.types import Recipe
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import write_text
@@ -40,7 +42,7 @@ def check(arguments: argparse.Namespace) -> int:
         rows = [{"path": p.path, "given": p.given, "message": p.message} for p in error.problems]
         print(json.dumps({"ok": False, "problems": rows, "findings": []}))
         return int(ExitCode.USAGE)
-    findings = () if arguments.no_data else diagnose(recipe)
+    findings = () if arguments.no_data else ordered((*diagnose(recipe), *_pictures(recipe)))
     looked: dict[str, Any] | None = None
     if arguments.examples and not _refused(findings):
         looked = inspection(recipe, arguments.examples, offline=arguments.offline)
@@ -55,6 +57,24 @@ def check(arguments: argparse.Namespace) -> int:
     else:
         _say(arguments, recipe, findings, looked)
     return int(ExitCode.USAGE if _refused(findings) else ExitCode.OK)
+
+
+def _pictures(recipe: Recipe) -> list[Finding]:
+    """How pictures are prepared against what a base in a folder here says; the Hub is left to the plan."""
+    name = recipe.model.model_name_or_path
+    if recipe.model.task != image_checks.TASK or on_hub(name):
+        return []
+    try:
+        facts = read_facts(recipe.model, labels=(), offline=True)
+    except PlanError:
+        return []  # the plan says what is wrong with the base
+    said: dict[Severity, list[str]] = {
+        "error": image_checks.refusals(recipe, facts),
+        "warning": image_checks.notes(recipe, facts),
+    }
+    return [
+        Finding(severity, "model", name, "pictures", one) for severity in said for one in said[severity]
+    ]
 
 
 def inspection(recipe: Recipe, examples: int, *, offline: bool) -> dict[str, Any]:

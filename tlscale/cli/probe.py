@@ -37,6 +37,8 @@ def probe(arguments: argparse.Namespace) -> int:
         raise UsageError("data.train: missing; probes look at training rows")
     if reads and (arguments.layers or arguments.poolings != "auto"):
         raise UsageError("--layers, --poolings: they rank features for labels, and a causal-lm has none")
+    if arguments.alignment and recipe.model.task != "image-classification":
+        raise UsageError(f"--alignment: how pictures are prepared, and {recipe.model.task} has none")
     models, poolings = _listed(arguments.models or ""), _listed(arguments.poolings)
     for pooling in poolings:
         if pooling not in POOLINGS:
@@ -49,7 +51,7 @@ def probe(arguments: argparse.Namespace) -> int:
     layout = _begun(arguments, recipe, plan)
     asked = {
         "models": models, "layers": arguments.layers, "poolings": poolings, "rows": arguments.rows,
-        "offline": arguments.offline,
+        "alignment": arguments.alignment, "offline": arguments.offline,
     }  # fmt: skip
     extra = ("--request", json.dumps(asked), *(("--json",) if arguments.json else ()))
     code = launch(worker_command(layout.root, "read" if reads else "probe", *extra), quiet=False)
@@ -60,7 +62,7 @@ def probe(arguments: argparse.Namespace) -> int:
 
 def _gradients(arguments: argparse.Namespace, recipe: Recipe) -> int:
     """Ranks the base's blocks by the gradients of the recipe's task."""
-    given = [f"--{name}" for name in ("models", "layers") if getattr(arguments, name)]
+    given = [f"--{name}" for name in ("models", "layers", "alignment") if getattr(arguments, name)]
     if given:
         raise UsageError(
             f"{given[0]}: not with --gradients, which looks at the blocks of the recipe's own base"

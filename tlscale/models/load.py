@@ -21,7 +21,6 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
-    AutoImageProcessor,
     AutoModel,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -32,6 +31,7 @@ from tlscale.models import headfiles, quantize
 from tlscale.models.classes import NATIVE
 from tlscale.models.heads import Encoder, PooledClassifier, PooledHead, choose_pooling, without_pooler
 from tlscale.models.names import plain
+from tlscale.models.pictures import image_processor
 from tlscale.models.quiet import quiet
 from tlscale.planning.types import Facts, Head, World
 from tlscale.recipe.paths import BUILTIN
@@ -97,7 +97,7 @@ def load_processor(model: Model, facts: Facts) -> Any:
         if model.task == "audio-classification":
             return AutoFeatureExtractor.from_pretrained(**keywords)
         if model.task == "image-classification":
-            return AutoImageProcessor.from_pretrained(**keywords, backend="pil")
+            return image_processor(model.image_processor, keywords, Path(facts.folder))
         tokenizer: Any = AutoTokenizer.from_pretrained(**keywords)
     tokenizer.padding_side = "right"
     if tokenizer.pad_token_id is None:

@@ -7,7 +7,14 @@ from importlib import util
 from pathlib import Path
 
 from tlscale.errors import PlanError
-from tlscale.planning import masking_checks, regular_checks, sharding_checks, stream_checks, task_checks
+from tlscale.planning import (
+    image_checks,
+    masking_checks,
+    regular_checks,
+    sharding_checks,
+    stream_checks,
+    task_checks,
+)
 from tlscale.planning.cases import VIRTUAL_TOKENS, Case, Clash
 from tlscale.planning.objective_checks import objective_problems
 from tlscale.planning.rules import trainable_names
@@ -176,7 +183,7 @@ def check(recipe: Recipe, facts: Facts, stages: tuple[Stage, ...], world: World)
     for case in cases:
         if case.stage is not None:
             found += objective_problems(recipe, facts, case.stage, case.trained, world)
-    found += _wrong_metrics(cases[0]) + _missing_trackers(recipe)
+    found += _wrong_metrics(cases[0]) + _missing_trackers(recipe) + image_checks.refusals(recipe, facts)
     if found:
         raise PlanError("\n".join(dict.fromkeys(found)))
     return _notes(cases)
@@ -242,6 +249,7 @@ def _heavy_dropout(case: Case) -> list[str]:
 def _notes(cases: list[Case]) -> tuple[str, ...]:
     recipe, facts, world = cases[0].recipe, cases[0].facts, cases[0].world
     notes = _heavy_dropout(cases[0]) + masking_checks.heads(recipe.model.task, facts)
+    notes += image_checks.notes(recipe, facts)
     if facts.origin == "config":
         notes.append("sizes are computed from config.json; there are no weights here to train from")
     if facts.commit is not None and recipe.model.revision != facts.commit:

@@ -17,6 +17,7 @@ from tlscale.planning.architecture import feature_size, is_tied, lookup, read_ar
 from tlscale.planning.headers import DTYPES, PICKLES, Stored, existing_folder, read_folder, read_json
 from tlscale.planning.hub import read_hub
 from tlscale.planning.naming import loaded_names, split
+from tlscale.planning.pictures import OWN
 from tlscale.planning.shapes import from_config, supported
 from tlscale.planning.tasks import LANGUAGE
 from tlscale.planning.types import Architecture, Facts, Tensor
@@ -115,7 +116,8 @@ def _find(model: Model, *, offline: bool) -> _Found:
                 f"model.revision: {given} is a local folder, which has no revisions; leave it out"
             )
         return _in_folder(folder, given)
-    remote = read_hub(given, model.revision, offline=offline)
+    also = (OWN,) if model.task == "image-classification" else ()
+    remote = read_hub(given, model.revision, offline=offline, also=also)
     where = f"{given} @ {remote.commit[:8]}"
     return _Found(
         where,

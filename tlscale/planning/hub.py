@@ -7,7 +7,7 @@ the headers only.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,20 +32,27 @@ class Remote:
     folder: Path
 
 
-def read_hub(repository: str, revision: str | None, *, offline: bool) -> Remote:
+def read_hub(repository: str, revision: str | None, *, offline: bool, also: tuple[str, ...] = ()) -> Remote:
     """Reads what the plan needs of `repository`.
+
+    Args:
+        also: Further files to bring into the cache, where the repository has them.
 
     Raises:
         PlanError: there is no such repository, revision or config; access is refused; or it is not in the
             cache and can't be asked for.
     """
     from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
 
     with _refusals(repository, revision):
         config = Path(
             hf_hub_download(repository, "config.json", revision=revision, local_files_only=offline)
         )
         commit = config.parent.name
+        for name in also:
+            with suppress(EntryNotFoundError):
+                hf_hub_download(repository, name, revision=commit, local_files_only=offline)
         tensors = _cached(config.parent)
         if tensors is None and not offline:
             tensors = _headers(HfApi(), repository, commit)

@@ -11,6 +11,7 @@ from tlscale.errors import DataError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Hits = NDArray[np.bool_]
 STEPS = 200
 
 

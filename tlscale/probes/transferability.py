@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from tlscale.errors import DataError
-from tlscale.probes.arrays import Floats, Ints, checked, grouped, one_hot
+from tlscale.probes.arrays import Floats, Hits, Ints, checked, grouped, one_hot
 
 ROUNDS = 100
 TOLERANCE = 1e-8
@@ -183,7 +183,12 @@ def _coding_rate(x: Floats, distortion: float) -> float:
 
 
 def nearest_neighbours(features: Floats, labels: Ints, *, neighbours: int = 5) -> float:
-    """Accuracy of a vote among the most similar other rows, by cosine (leave-one-out).
+    """Share of `neighbour_hits`."""
+    return float(neighbour_hits(features, labels, neighbours=neighbours).mean())
+
+
+def neighbour_hits(features: Floats, labels: Ints, *, neighbours: int = 5) -> Hits:
+    """Whether a vote among the most similar other rows, by cosine, gives each row's label: bool [n].
 
     Of classes with as many votes, the one whose voters are more similar wins.
     """
@@ -198,12 +203,19 @@ def nearest_neighbours(features: Floats, labels: Ints, *, neighbours: int = 5) -
     # similarity is at most 1, so a hundredth of it orders ties and nothing else
     worth = 1.0 + 0.01 * np.take_along_axis(similar, nearest, axis=1)
     np.add.at(votes, (np.arange(len(x))[:, None], indices[nearest]), worth)
-    return float((votes.argmax(axis=1) == indices).mean())
+    hits: Hits = votes.argmax(axis=1) == indices
+    return hits
 
 
 def linear_accuracy(features: Floats, labels: Ints) -> float:
-    """Leave-one-out accuracy of ridge regression on class indicators: a stand-in for a linear head.
+    """Share of `linear_hits`."""
+    return float(linear_hits(features, labels).mean())
 
+
+def linear_hits(features: Floats, labels: Ints) -> Hits:
+    """Whether ridge regression on class indicators, a stand-in for a linear head, gives each row's label.
+
+    Each row is left out of what it is judged by: bool [n].
     Exact for every row without fitting anew (the hat matrix tells). The penalty is the one of seven over
     six decades whose leave-one-out squared error is lowest; the intercept is not penalised.
     """
@@ -213,7 +225,7 @@ def linear_accuracy(features: Floats, labels: Ints) -> float:
     targets = one_hot(indices, len(counts))
     centred = targets - targets.mean(axis=0)
     energies = singular**2
-    best, accuracy = np.inf, 0.0
+    best, hits = np.inf, np.zeros(len(x), dtype=np.bool_)
     for penalty in np.logspace(-4, 2, 7) * energies.mean():
         kept = energies / (energies + penalty)
         fitted = left @ (kept[:, None] * (left.T @ centred)) + targets.mean(axis=0)
@@ -221,8 +233,8 @@ def linear_accuracy(features: Floats, labels: Ints) -> float:
         alone = targets - (targets - fitted) / np.maximum(1 - leverage, FLOOR)[:, None]
         error = ((targets - alone) ** 2).mean()
         if error < best:
-            best, accuracy = error, float((alone.argmax(axis=1) == indices).mean())
-    return accuracy
+            best, hits = error, alone.argmax(axis=1) == indices
+    return hits
 
 
 MEASURES = {

@@ -14,6 +14,6 @@ def candidate(model: Model, name: str) -> Model:
     base, _, revision = name.rpartition("@") if "@" in name else (name, "", "")
     changes: dict[str, Any] = {
         "model_name_or_path": base, "revision": revision or None, "config": {}, "chat_template": None,
-        "trust_remote_code": False,
+        "trust_remote_code": False, "image_processor": None,
     }  # fmt: skip
     return model.model_copy(update=changes)

@@ -14,6 +14,7 @@ from tlscale.recipe.base import Fraction, Frozen, Positive
 from tlscale.recipe.evaluate import Evaluate, Report
 from tlscale.recipe.hardware import Hardware
 from tlscale.recipe.masking import Masking
+from tlscale.recipe.pictures import ImageProcessor
 from tlscale.recipe.publish import Publish
 from tlscale.recipe.search import Sweep
 from tlscale.recipe.train import Train
@@ -58,6 +59,9 @@ class Model(Frozen):
     )
     config: dict[str, JsonValue] = Field(
         default_factory=dict, description="Fields of the model's config.json to set otherwise, by name."
+    )
+    image_processor: ImageProcessor | None = Field(
+        None, description="How pictures are prepared, where the base's own files don't say it rightly."
     )
     trust_remote_code: bool = Field(
         False, description="Run Python code from the model's repository; needs a commit in revision."

@@ -21,7 +21,9 @@ from tlscale.engine.loop import Training, train
 from tlscale.engine.terms.adversarial import make_adda, make_cdan, make_dann, strength
 from tlscale.engine.view import View
 from tlscale.models.heads import PooledClassifier, PooledHead
+from tlscale.outer.repeat import control
 from tlscale.planning.types import Term
+from tlscale.recipe.load import check
 
 OPTIONS: dict[str, Any] = {"hidden": 16, "lr_scale": 1.0}
 SHIFT = torch.tensor([0.0, 1.5, -1.0, 0.0])
@@ -192,3 +194,19 @@ def test_reversed_gradients_by_hand(make: Any, source: dict[str, Tensor], tmp_pa
             continue
         assert given is not None, name
         assert torch.allclose(given, -strength(0.1) * slope if name else slope, atol=1e-6), name
+
+
+def test_training_without_adapting_leaves_the_whole_stage_out() -> None:
+    rows = {"hub": "org/digits", "image": "image", "label": "label"}
+    recipe = check(
+        {
+            "version": 1, "name": "t",
+            "model": {"model_name_or_path": "org/images", "task": "image-classification"},
+            "data": {"train": rows, "unlabelled": rows, "test": rows},
+            "stages": [{"name": "source", "strategy": {"kind": "layer_decay", "head": "pooled"}},
+                       {"name": "target", "strategy": {"kind": "adda"}}],
+            "evaluate": {"against": ["source_only"]},
+        },
+        source="t",
+    )  # fmt: skip
+    assert [stage.name for stage in control(recipe, "source_only").stages] == ["source"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from tlscale.errors import UsageError, WriteError
 from tlscale.planning.compile import compile_plan, read_plan, versions
-from tlscale.planning.objective_checks import ON_TARGET
+from tlscale.planning.objective_checks import ON_TARGET, STAGE_ON_TARGET
 from tlscale.planning.types import Plan
 from tlscale.recipe.load import check
 from tlscale.recipe.types import Recipe
@@ -68,7 +68,8 @@ def _spec(recipe: Recipe, seed: int, root: Path, *, offline: bool) -> RunSpec:
 def control(recipe: Recipe, name: str) -> Recipe:
     """The recipe of a trained control arm: the same rows and items, another strategy.
 
-    Of several stages, target_only has the last alone; source_only has no term on data.unlabelled.
+    Of several stages, target_only has the last alone; source_only has no term on data.unlabelled, and no
+    stage that only adapts to it.
 
     Raises:
         RecipeError: evaluate.arm_settings has something that this arm can't have.
@@ -84,6 +85,8 @@ def control(recipe: Recipe, name: str) -> Recipe:
         raw["train"].pop("max_steps", None)
     if name == "target_only":
         raw["stages"] = [{**raw["stages"][-1], "starts_from": None}]
+    elif name == "source_only" and "stages" in raw:
+        raw["stages"] = [s for s in raw["stages"] if s["strategy"]["kind"] not in STAGE_ON_TARGET]
     elif name != "source_only":
         raw["strategy"] = changes["strategy"]
         raw["model"]["quantization"] = "none"

@@ -13,6 +13,8 @@ STAYING = ("l2_sp", "ewc")
 ADVERSARIAL = ("dann", "cdan", "adda")
 ALIGNING = ("coral", "mmd", *ADVERSARIAL)
 ON_TARGET = (*ALIGNING, "mcc")
+# of these, a whole stage looks at data.unlabelled: the strategy has the name of its term
+STAGE_ON_TARGET = ("adda",)
 
 
 def objective_problems(

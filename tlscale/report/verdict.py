@@ -8,7 +8,7 @@ from typing import Any
 
 from tlscale.evaluation import labelfree
 from tlscale.evaluation.types import comparable
-from tlscale.planning.objective_checks import ON_TARGET
+from tlscale.planning.objective_checks import ON_TARGET, STAGE_ON_TARGET
 from tlscale.report.averages import scores
 from tlscale.report.claims import Margins, concluded, unmeasured
 from tlscale.report.compare import compare, suites
@@ -182,7 +182,8 @@ def _missing(evidence: Evidence) -> tuple[str, ...]:
     if trained and all(name.startswith("head.") for name in trained):
         ran.add("features")
     fitting = FITTING_CONTROLS.get(plan.recipe.model.task, CONTROLS)
-    if any(term.name in ON_TARGET for stage in plan.stages for term in stage.stage.objective):
+    on_target = (*ON_TARGET, *STAGE_ON_TARGET)
+    if any(term.name in on_target for stage in plan.stages for term in stage.stage.objective):
         fitting = (*fitting, SOURCE_ONLY)
     return tuple(arm for arm in fitting if arm not in ran)
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from tests.faults.kit import Bench, adapters_equal, audited, bench, events, last_losses
 from tests.integration import tiny
+from tlscale.runs.layout import RunLayout
 from tlscale.runs.ledger import audit
 from tlscale.runs.record import read_lines
 
@@ -23,6 +24,7 @@ STAGES = ("first", "second")
 # An operation on a path that has this in it, and the how manieth.
 POINTS = {
     "the first result is there, but not verified": ("/stages/first/manifest.json", 1),
+    "the first result is being scored": ("/standing/outcomes/.first-validation", 1),
     "the first result is being merged into the base": ("/stages/.first-merged.partial", 3),
     "the second stage is about to save for the first time": ("/checkpoints/second", 1),
     "the last result is there, but not verified": ("/stages/second/manifest.json", 1),
@@ -46,8 +48,11 @@ def straight(on: Bench) -> Path:
 
 def write(on: Bench, folder: Path) -> None:
     """Two stages of six steps, saved every second one; the first is merged before the second begins."""
-    stages = [{"name": name, "carry": "merge", "strategy": LORA} for name in STAGES]
-    on.recipe(folder, train={"num_train_epochs": 1}, strategy=None, stages=stages)
+    carried: list[dict[str, str]] = [{}, {"carry": "merge"}]
+    stages = [{"name": name, **how, "strategy": LORA} for name, how in zip(STAGES, carried, strict=True)]
+    columns = {"path": str(on.root / "rows.jsonl"), "prompt": "prompt", "completion": "completion"}
+    data = {"validation": {**columns, "limit": 4}}
+    on.recipe(folder, train={"num_train_epochs": 1}, data=data, strategy=None, stages=stages)
 
 
 @pytest.mark.parametrize("when", POINTS)
@@ -68,6 +73,8 @@ def test_a_kill_between_stages_changes_nothing(
     assert code == 0, err
     assert adapters_equal(folder, straight)
     assert losses(folder) == losses(straight)
+    assert standing(folder) == standing(straight)
+    assert set(standing(folder)) == {("base", "nll"), ("first", "nll"), ("second", "nll")}
     for stage in STAGES:
         made = audit(folder / "run" / "ledger" / stage, stage)
         assert made is not None
@@ -139,3 +146,9 @@ def saved(folder: Path) -> dict[str, Any]:
     return {
         f"{path.name} {n}": t for path in folder.glob("*.safetensors") for n, t in load_file(path).items()
     }
+
+
+def standing(folder: Path) -> dict[tuple[str, str], float]:
+    """What the base and each stage scored on the validation rows."""
+    rows = read_lines(RunLayout(folder / "run").standing.measurements)
+    return {(row["arm"], row["metric"]): row["value"] for row in rows if row["metric"] == "nll"}

@@ -210,12 +210,12 @@ def test_target_only_is_the_last_stage_alone(tmp_path: Path) -> None:
     full = {"kind": "full"}
     stages = [
         {"name": "first", "strategy": full, "train": {"max_steps": 3}},
-        {"name": "last", "starts_from": "first", "strategy": full},
+        {"name": "last", "starts_from": "first", "carry": "merge", "strategy": full},
     ]
     written = raw(tmp_path, stages=stages, evaluate={"against": ["target_only"]})
     del written["strategy"]
     (stage,) = control(check(written, source="r"), "target_only").stages
-    assert (stage.name, stage.starts_from, stage.strategy) == ("last", None, full)
+    assert (stage.name, stage.starts_from, stage.carry) == ("last", None, "auto")
     with pytest.raises(RecipeError, match="the last of several stages"):
         check(raw(tmp_path, evaluate={"against": ["target_only"]}), source="r")
 

@@ -84,7 +84,7 @@ def control(recipe: Recipe, name: str) -> Recipe:
     if "train" in changes:
         raw["train"].pop("max_steps", None)
     if name == "target_only":
-        raw["stages"] = [{**raw["stages"][-1], "starts_from": None}]
+        raw["stages"] = [{**raw["stages"][-1], "starts_from": None, "carry": "auto"}]
     elif name == "source_only" and "stages" in raw:
         raw["stages"] = [s for s in raw["stages"] if s["strategy"]["kind"] not in STAGE_ON_TARGET]
     elif name != "source_only":

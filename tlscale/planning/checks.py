@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tlscale.errors import PlanError
 from tlscale.planning import (
+    carrying,
     image_checks,
     masking_checks,
     regular_checks,
@@ -186,7 +187,7 @@ def check(recipe: Recipe, facts: Facts, stages: tuple[Stage, ...], world: World)
     found += _wrong_metrics(cases[0]) + _missing_trackers(recipe) + image_checks.refusals(recipe, facts)
     if found:
         raise PlanError("\n".join(dict.fromkeys(found)))
-    return _notes(cases)
+    return (*_notes(cases), *carrying.notes(stages))
 
 
 def clashes(recipe: Recipe, facts: Facts, stages: tuple[Stage, ...], world: World) -> list[str]:

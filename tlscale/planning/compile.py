@@ -13,6 +13,7 @@ from typing import Any
 from tlscale import __version__, plugins
 from tlscale.errors import PlanError
 from tlscale.planning import adapters, batch, checks, device, memory, sharding
+from tlscale.planning.carrying import carried
 from tlscale.planning.facts import read_facts
 from tlscale.planning.item import MemoryItem
 from tlscale.planning.rules import decide
@@ -29,6 +30,7 @@ from tlscale.planning.types import (
     Tensor,
     World,
 )
+from tlscale.recipe.carry import AskedCarry
 from tlscale.recipe.load import strategy_options
 from tlscale.recipe.train import Train
 from tlscale.recipe.types import CLASSIFICATION, Recipe, Source
@@ -162,8 +164,9 @@ def _max_length(recipe: Recipe, facts: Facts) -> int:
 
 def _stages(recipe: Recipe, facts: Facts) -> tuple[Stage, ...]:
     if recipe.strategy is not None:
-        return _compiled(recipe.strategy, Context(recipe, recipe.train, facts))
+        return carried(_compiled(recipe.strategy, Context(recipe, recipe.train, facts)), {})
     stages: list[Stage] = []
+    asked: dict[str, AskedCarry] = {}
     previous = "base"
     for written in recipe.stages:
         merged = {**recipe.train.model_dump(mode="json", exclude_unset=True), **written.train}
@@ -173,11 +176,11 @@ def _stages(recipe: Recipe, facts: Facts) -> tuple[Stage, ...]:
         for index, stage in enumerate(made):
             name = written.name if len(made) == 1 else f"{written.name}-{index + 1}"
             start = last if index == 0 else stages[-1].name
-            carry = written.carry if index == 0 else "auto"
-            known = {"name": name, "starts_from": start, "source": written.data, "carry": carry}
+            known = {"name": name, "starts_from": start, "source": written.data}
             stages.append(stage.model_copy(update=known))
+            asked[name] = written.carry if index == 0 else "auto"
         previous = stages[-1].name if made else last
-    return tuple(stages)
+    return carried(stages, asked)
 
 
 def _compiled(written: Mapping[str, Any], context: Context) -> tuple[Stage, ...]:

@@ -93,7 +93,7 @@ def _pet(name: str, recipe: Recipe) -> list[str]:
 def _orthogonal(key: str, options: dict[str, JsonValue], stage: Stage) -> list[str]:
     if stage.adapter is None or stage.adapter.peft_type != LOW_RANK:
         return [f"{key}: is about LoRA's A, and this stage has none; use method: lora, or l2_sp"]
-    if options["adapters"] or (stage.carry == "merge" and stage.starts_from != "base"):
+    if options["adapters"] or stage.carry == "merge":
         return []
     said = (
         "there is no earlier adapter to stay clear of; give adapters: [FOLDER], or carry: merge in a stage"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tlscale.planning.carrying import SAID
 from tlscale.planning.types import Plan, PlannedStage, Stage
 
 SHOWN_COMMIT = 8
@@ -46,7 +47,7 @@ def _stage(plan: Plan, planned: PlannedStage) -> list[str]:
     trains = f"trains {about}{count(planned.trainable)} of {count(planned.total)} ({share:.2%})"
     product = f"{batch.micro} x {batch.accumulation} x {batch.world} (rows x passes x processes)"
     return [
-        f"stage {stage.name}   {method}from {stage.starts_from}   {trains}",
+        f"stage {stage.name}   {method}{SAID[stage.carry].format(stage.starts_from)}   {trains}",
         f"batch    {batch.total} rows = {product}{length}   {steps}",
         *_joining(stage),
         "",

@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue
 
 from tlscale.planning.item import MemoryItem
 from tlscale.recipe.base import Frozen
+from tlscale.recipe.carry import Carry
 from tlscale.recipe.hardware import Offload
 from tlscale.recipe.train import Averaging, Curriculum, Importance
 from tlscale.recipe.types import Recipe, Source
@@ -178,10 +179,7 @@ class Batch(Frozen):
 
 
 class Tasks(Frozen):
-    """Several tasks at once: their heads' classes in order, how rows are drawn, what is optimized.
-
-    `adapters` says whether they share one adapter, have one each, or both.
-    """
+    """Several tasks at once: their classes, how rows are drawn, what is optimized, whose adapters."""
 
     sizes: tuple[tuple[str, int], ...]
     temperature: float
@@ -199,7 +197,7 @@ class Tasks(Frozen):
 
 
 class Stage(Frozen):
-    """One training stage, fully decided."""
+    """One training stage, fully decided; `carry` is what becomes of the adapter that it starts from."""
 
     name: str
     starts_from: str
@@ -215,7 +213,7 @@ class Stage(Frozen):
     gradient_checkpointing: bool
     safety: Safety = Safety()
     tasks: Tasks | None = None
-    carry: Literal["auto", "merge"] = "auto"
+    carry: Carry = "none"
     batch: AskedBatch = AskedBatch()
     averaging: Averaging | None = None
     mixout: float = 0.0

@@ -16,6 +16,7 @@ import yaml
 
 from tlscale import __version__
 from tlscale.errors import UsageError
+from tlscale.planning.carrying import foundation
 from tlscale.planning.types import Plan
 from tlscale.publish import card, content, evidence, gguf, licences, metadata
 from tlscale.publish.bases import base_on_hub
@@ -94,14 +95,14 @@ def _learned(role: str) -> bool:
 
 def _stands_alone(found: Candidate, *, merged: bool) -> None:
     """Refuses an adapter on an earlier stage of its own run, which nobody else has."""
-    kind, stage = found.manifest["kind"], found.plan.stages[-1].stage
+    kind, stages = found.manifest["kind"], [planned.stage for planned in found.plan.stages]
     if merged and kind != "adapter":
         raise UsageError(
             f"{found.layout.root}: nothing to merge, the result is a {kind}; leave --merged out"
         )
-    if kind != "checkpoint" and not merged and stage.starts_from != "base":
+    if kind != "checkpoint" and not merged and (below := foundation(stages, stages[-1])) != "base":
         raise UsageError(
-            f"{found.layout.root}: stage {stage.name} stands on stage {stage.starts_from}, which others "
+            f"{found.layout.root}: stage {stages[-1].name} stands on stage {below}, which others "
             "don't have; give --merged to publish both in one"
         )
 

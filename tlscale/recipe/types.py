@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from tlscale.recipe.base import Fraction, Frozen, Positive
+from tlscale.recipe.carry import AskedCarry
 from tlscale.recipe.evaluate import Evaluate, Report
 from tlscale.recipe.hardware import Hardware
 from tlscale.recipe.masking import Masking
@@ -236,10 +237,11 @@ class StageRecipe(Frozen):
     starts_from: str | None = Field(
         None, description="base or an earlier stage; by default the stage before."
     )
-    carry: Literal["auto", "merge"] = Field(
+    carry: AskedCarry = Field(
         "auto",
-        description="What becomes of the adapter of the stage before: auto goes on with one of the same "
-        "kind and merges any other into the base; merge always merges it, and begins a fresh one.",
+        description="What becomes of the adapter of the stage that this one starts from: keep trains it "
+        "on; merge adds it to the base, and a new one begins; fresh leaves it and its head behind, and a "
+        "new one begins on the base that it had; auto keeps one of the same kind and merges any other.",
     )
     strategy: dict[str, JsonValue] = Field(description="kind and its options.")
     train: dict[str, JsonValue] = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tlscale.report import account, differences, results
+from tlscale.report import account, differences, results, standing
 from tlscale.report.blocks import Document, Section
 from tlscale.report.read import RunFacts
 from tlscale.report.types import Verdict
@@ -21,6 +21,7 @@ def document(run: RunFacts, verdict: Verdict) -> Document:
         Section("scores", "Scores", target) if target else None,
         results.retention(run, verdict, level),
         results.tasks(run, verdict, level),
+        standing.stages(run),
         differences.changed(run),
         account.training(run),
         account.cost(run, verdict),

@@ -35,6 +35,11 @@ class RunLayout:
         return self.root / "measurements.jsonl"
 
     @property
+    def standing(self) -> RunLayout:
+        """Where the scores after each of several stages are, in files that are named as a run's are."""
+        return RunLayout(self.root / "standing")
+
+    @property
     def trackers(self) -> Path:
         return self.root / "trackers"
 

@@ -56,7 +56,7 @@ def result(job: Job) -> nn.Module:
             f"{job.layout.root}: stage {last} has left no result yet; start the same recipe again, and the "
             "run goes on where it stopped"
         )
-    return restored(job)
+    return restored(job, job.plan.stages[-1])
 
 
 def note(text: str) -> None:

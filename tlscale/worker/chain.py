@@ -40,8 +40,8 @@ def finished(layout: RunLayout, stage: str) -> bool:
 def starting_point(job: Job, planned: PlannedStage) -> tuple[Model, Path | None]:
     """The model that a stage loads, and the adapter it goes on with.
 
-    An adapter of the same kind is continued, unless the stage carries over by merging; any other earlier
-    result becomes the new base, an adapter by being merged into its own base on disk.
+    As the plan has decided on its `carry`; an adapter is merged into its own base on disk. A result that is
+    no adapter is the new base.
     """
     model, start = job.plan.recipe.model, planned.stage.starts_from
     if start == "base":
@@ -50,9 +50,9 @@ def starting_point(job: Job, planned: PlannedStage) -> tuple[Model, Path | None]
     before = next(p for p in job.plan.stages if p.stage.name == start)
     if before.stage.adapter is None:
         return model.model_copy(update={"model_name_or_path": str(folder), "init": "pretrained"}), None
-    if _goes_on(before, planned):
+    if planned.stage.carry != "merge":
         earlier, _ = starting_point(job, before)
-        return earlier, folder
+        return earlier, folder if planned.stage.carry == "keep" else None
     merged = job.layout.root / "stages" / f"{start}-merged"
     if job.runtime.leads and not merged.is_dir():
         merge(
@@ -62,18 +62,13 @@ def starting_point(job: Job, planned: PlannedStage) -> tuple[Model, Path | None]
     return model.model_copy(update={"model_name_or_path": str(merged), "init": "pretrained"}), None
 
 
-def _goes_on(before: PlannedStage, planned: PlannedStage) -> bool:
-    own = planned.stage.tasks is not None and bool(planned.stage.tasks.adapter_names)
-    return before.stage.adapter == planned.stage.adapter and planned.stage.carry == "auto" and not own
-
-
 def merged_before(job: Job, planned: PlannedStage) -> tuple[Path, ...]:
     """The folders of adapters that are merged into the base that a stage loads, first the last."""
     found = []
     by_name = {one.stage.name: one for one in job.plan.stages}
     while planned.stage.starts_from != "base":
         before = by_name[planned.stage.starts_from]
-        if before.stage.adapter is not None and not _goes_on(before, planned):
+        if planned.stage.carry == "merge":
             found.append(job.layout.artifact(before.stage.name))
         planned = before
     return tuple(found)

@@ -94,6 +94,12 @@ class Judge:
                 made += self._label_free(arm, arm.label_free)
         return tuple(made)
 
+    @torch.inference_mode()
+    def score_on(self, suites: Sequence[Suite], arm: Arm, layout: RunLayout) -> tuple[Measurement, ...]:
+        """`suites` by `arm`, filed in `layout`: no part of what the result is judged by."""
+        with self.runtime.accelerator.autocast():
+            return tuple(m for suite in suites for m in self._evaluated(suite, arm, layout))
+
     def _label_free(self, arm: Arm, answer: Predict) -> list[Measurement]:
         """The rows without labels, and held-out training rows answered in the same way."""
         rows, held_out = self.examples[labelfree.SUITE], self.examples.get(labelfree.HELD_OUT)
@@ -104,11 +110,13 @@ class Judge:
             made += self._evaluated(suite, replace(arm, predict=partial(_with_references, answer)))
         return made
 
-    def _evaluated(self, suite: Suite, arm: Arm) -> tuple[Measurement, ...]:
+    def _evaluated(
+        self, suite: Suite, arm: Arm, layout: RunLayout | None = None
+    ) -> tuple[Measurement, ...]:
         return evaluate(
             suite,
             arm,
-            self.layout,
+            layout or self.layout,
             rank=self.runtime.rank,
             world=self.runtime.world,
             collect=self.runtime.collect,

@@ -19,6 +19,7 @@ from tlscale.planning.types import Plan
 from tlscale.recipe.types import WITHOUT_TEXT
 from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import exclusive, read_lines, write_json, write_text
+from tlscale.worker import standing
 from tlscale.worker.advising import look
 from tlscale.worker.chain import Job, final_stage, finished, read_manifest, starting_point
 from tlscale.worker.console import Reporter
@@ -82,17 +83,21 @@ def _train(plan: Plan, layout: RunLayout, job: Job, judge: Judge) -> None:
         if finished(layout, planned.stage.name):
             job.reporter.phase("stage", f"{planned.stage.name}: done before")
             confirm(job, planned)
-            continue
-        module = run_stage(job, planned, fresh)
-        fresh = None
+            module = None
+        else:
+            module = run_stage(job, planned, fresh)
+            fresh = None
+        standing.after(job, judge, planned, module)
     if plan.stages:
         last = plan.stages[-1].stage.name
         if module is None:
-            module = restored(job)
+            module = restored(job, plan.stages[-1])
         pulse.at("scoring the result")
         job.life.guard()
         job.life.stops.leave_if_asked()
-        tuned = judge.score(model_arm(judge, module, "tuned", last))
+        arm = model_arm(judge, module, "tuned", last)
+        standing.at_an_end(judge, arm, last)
+        tuned = judge.score(arm)
         if job.runtime.leads:
             _publish_result(layout, last)
         _say_scores(job.reporter, "tuned", tuned, base)
@@ -123,7 +128,7 @@ def _evaluate(plan: Plan, layout: RunLayout, job: Job, judge: Judge) -> None:
     failures = _tasks(job, "base", _headed(plan, fresh), None, again=True)
     planned = final_stage(plan, layout)
     if planned is not None:
-        module, stage = restored(job), planned.stage.name
+        module, stage = restored(job, planned), planned.stage.name
         tuned = judge.score(model_arm(judge, module, "tuned", stage))
         _say_scores(job.reporter, "tuned", tuned, base)
         failures += _tasks(job, "tuned", module, stage, again=True)
@@ -222,7 +227,9 @@ def _measure_base(judge: Judge, fresh: nn.Module | None) -> tuple[Measurement, .
     usable = _headed(plan, fresh)
     if usable is not None:
         usable.to(judge.runtime.device)
-    return judge.score(base_arm(judge, usable))
+    arm = base_arm(judge, usable)
+    standing.at_an_end(judge, arm, "base")
+    return judge.score(arm)
 
 
 def _headed(plan: Plan, fresh: nn.Module | None) -> nn.Module | None:

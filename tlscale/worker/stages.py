@@ -269,13 +269,12 @@ def describe(report: VerifyReport) -> str:
     )
 
 
-def restored(job: Job) -> nn.Module:
-    """The last stage's saved result on a fresh base, on this process's device.
+def restored(job: Job, planned: PlannedStage) -> nn.Module:
+    """A stage's saved result on a fresh base, on this process's device.
 
     Raises:
         VerificationError: its files are not those that were saved.
     """
-    planned = job.plan.stages[-1]
     model, _ = starting_point(job, planned)
     folder = job.layout.artifact(planned.stage.name)
     changed = list(changed_files(folder, read_manifest(folder)))

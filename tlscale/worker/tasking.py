@@ -110,7 +110,7 @@ def _arms(job: Job, asked: Evaluate) -> Iterator[tuple[str, nn.Module | None, st
     planned = final_stage(plan, job.layout)
     if planned is None:
         raise PlanError(f"{job.layout.root}: the run has left no result yet; only the base was scored")
-    yield "tuned", restored(job), planned.stage.name
+    yield "tuned", restored(job, planned), planned.stage.name
 
 
 def score_tasks(

@@ -27,6 +27,7 @@ from tlscale.publish.hub import Hub
 from tlscale.publish.push import RECORD
 from tlscale.runs.layout import MANIFEST, RunLayout
 from tlscale.runs.record import read_lines, sha256, write_json, write_text
+from tlscale.runs.result import OTHER_KINDS
 
 # Verifies the result, and writes what it makes of random inputs and, if asked for, the merged checkpoint.
 Prepare = Callable[[Path, "Path | None"], None]
@@ -98,7 +99,7 @@ def _stands_alone(found: Candidate, *, merged: bool) -> None:
     kind, stages = found.manifest["kind"], [planned.stage for planned in found.plan.stages]
     if merged and kind != "adapter":
         raise UsageError(
-            f"{found.layout.root}: nothing to merge, the result is a {kind}; leave --merged out"
+            f"{found.layout.root}: nothing to merge, the result is {OTHER_KINDS[kind]}; leave --merged out"
         )
     if kind != "checkpoint" and not merged and (below := foundation(stages, stages[-1])) != "base":
         raise UsageError(

@@ -66,7 +66,12 @@ def body(told: Told) -> str:
 
 
 def _opening(told: Told) -> str:
-    what = {"adapter": "An adapter", "head": "A head", "checkpoint": "A fine-tuned checkpoint"}[told.kind]
+    what = {
+        "adapter": "An adapter",
+        "adapters": "Adapters, one for each task,",
+        "head": "A head",
+        "checkpoint": "A fine-tuned checkpoint",
+    }[told.kind]
     if told.merged:
         what = "An adapter, merged into its base,"
     on = plain(told.plan.facts.model) if told.base is None else code(told.base.name)

@@ -23,6 +23,7 @@ from tlscale.runs.record import read_lines, sha256, write_json, write_lines, wri
 PROBE = "probe.safetensors"
 WEIGHTS = {
     "adapter": ("adapter_config.json", "adapter_model.safetensors", "head.json", "head.safetensors"),
+    "adapters": ("head.json", "head.safetensors"),
     "head": ("head.json", "head.safetensors"),
     "checkpoint": (
         "config.json", "generation_config.json", "model.safetensors", "model-*-of-*.safetensors",
@@ -66,8 +67,9 @@ def copy_weights(source: Path, folder: Path, *, base_folder: Path | None) -> dic
     """
     manifest: dict[str, Any] = json.loads((source / MANIFEST).read_text(encoding="utf-8"))
     kind = manifest["kind"]
-    if kind not in WEIGHTS:
-        raise UsageError(f"{source}: results of kind {kind} can't be published")
+    if kind not in WEIGHTS or "attention" in manifest:
+        how = " under attention" if "attention" in manifest else ""
+        raise UsageError(f"{source}: results of kind {kind}{how} can't be published")
     files = [path for path in sorted(source.iterdir()) if path.is_file() and not path.is_symlink()]
     tokenizer = [path for path in files if path.name in TOKENIZER]
     # a part of a tokenizer is none: loaders that find one file of it expect the others
@@ -76,6 +78,10 @@ def copy_weights(source: Path, folder: Path, *, base_folder: Path | None) -> dic
         wanted = any(fnmatchcase(path.name, pattern) for pattern in WEIGHTS[kind])
         if wanted or (own and path in tokenizer):
             shutil.copyfile(path, folder / path.name)
+    for name in manifest.get("adapters", ()):
+        (folder / name).mkdir()
+        for file in WEIGHTS["adapter"][:2]:
+            shutil.copyfile(source / name / file, folder / name / file)
     return manifest
 
 
@@ -95,13 +101,15 @@ def _same(path: Path, base_folder: Path | None) -> bool:
 
 def name_the_base(folder: Path, manifest: Mapping[str, Any], base: Base) -> None:
     """Writes the manifest of the published files, and the Hub's name of the base into the config."""
-    config = folder / "adapter_config.json"
-    if config.is_file():
+    for config in sorted(folder.rglob("adapter_config.json")):
         said = json.loads(config.read_text(encoding="utf-8"))
         said |= {"base_model_name_or_path": base.name, "revision": base.commit}
         write_json(config, said)
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
-    sealed = {path.name: {"sha256": sha256(path), "bytes": path.stat().st_size} for path in files}
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    sealed = {
+        path.relative_to(folder).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size}
+        for path in files
+    }
     write_json(folder / MANIFEST, {**manifest, "base": base.name, "revision": base.commit, "files": sealed})
 
 

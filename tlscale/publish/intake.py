@@ -15,7 +15,7 @@ from typing import Any
 
 from tlscale.errors import PlanError, VerificationError
 from tlscale.planning.headers import Stored, read_header
-from tlscale.publish import texts
+from tlscale.publish import composed, texts
 from tlscale.publish.content import TOKENIZER
 from tlscale.runs.layout import MANIFEST
 
@@ -36,7 +36,7 @@ PLACE = re.compile(r"^(~|/|\.{1,2}/|[A-Za-z]:\\|\\\\)|://|(^|/)\.\.(/|$)")
 EXPONENTIAL = re.compile(r"\([^()]*[+*}][^()]*\)[+*{]")
 DEEPEST, LONGEST_PATTERN, LARGEST_NUMBER = 20, 400, 1_000_000
 DTYPES = ("float32", "bfloat16", "float16")
-KINDS = ("adapter", "head", "checkpoint")
+KINDS = ("adapter", "adapters", "head", "checkpoint")
 # Fields by which PEFT would import a module or read another file.
 CALLING = ("megatron_config", "prompt_tuning_init_state_dict_path", "adapters")
 MAPPED = re.compile(r"transformers(\.\w+)*")
@@ -55,11 +55,12 @@ def wanted(listed: Mapping[str, int | None], repository: str) -> tuple[str, ...]
     if not weights:
         named = f"; {', '.join(pickled[:3])} could run code when loaded and is not read" if pickled else ""
         raise VerificationError(f"{repository}: holds no adapter in safetensors{named}")
-    for name, limit in LIMITS.items():
+    inside = composed.nested(listed)
+    for name, limit in {**LIMITS, **{n: LIMITS[n.partition("/")[2]] for n in inside}}.items():
         size = listed.get(name)
         if size is not None and size > limit:
             raise VerificationError(f"{repository}: {name} of {size:,} bytes is larger than any such file")
-    return tuple(name for name in LIMITS if name in listed)
+    return (*(name for name in LIMITS if name in listed), *inside)
 
 
 def known_files(folder: Path, into: Path) -> Path:
@@ -69,6 +70,9 @@ def known_files(folder: Path, into: Path) -> Path:
         path = folder / name
         if path.is_file() and not path.is_symlink():
             shutil.copyfile(path, into / name)
+    for name, path in composed.below(folder).items():
+        (into / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, into / name)
     return into
 
 
@@ -85,7 +89,9 @@ def check(folder: Path) -> None:
 
 def _problems(folder: Path) -> Iterator[str]:
     sides = [1]
-    for path in sorted(folder.iterdir()):
+    for path in sorted((*folder.iterdir(), *composed.below(folder).values())):
+        if path.is_dir() and not path.is_symlink() and composed.FOLDER.fullmatch(path.name):
+            continue
         if path.is_symlink() or not path.is_file():
             yield f"{path.name}: not a plain file"
         elif path.name not in LIMITS:
@@ -97,8 +103,10 @@ def _problems(folder: Path) -> Iterator[str]:
                 yield str(error).removeprefix(f"{folder}/")
                 # what the config is measured by is not known, and one reason is enough
                 sides.append(LARGEST_NUMBER)
-    yield from _config(folder / "adapter_config.json", max(sides))
+    for config in (folder, *sorted({path.parent for path in composed.below(folder).values()})):
+        yield from _config(config / "adapter_config.json", max(sides))
     yield from _manifest(folder / MANIFEST)
+    yield from composed.problems(folder, read(folder / MANIFEST))
     yield from _head(folder / "head.json", max(sides))
     yield from _model(folder / "config.json", max(sides))
     yield from _texts(folder)
@@ -234,7 +242,8 @@ def _manifest(path: Path) -> Iterator[str]:
         yield f"{path.name}: files and initial must be mappings"
         return
     for name in files:
-        if "/" in name or "\\" in name or name.startswith("."):
+        leaves_it = "/" in name or "\\" in name or name.startswith(".")
+        if leaves_it and not composed.nested((name,)):
             yield f"{path.name}: vouches for {name!r:.80}, which leaves the folder"
     base = said.get("base")
     if said["kind"] != "checkpoint" and not (isinstance(base, str) and HUB_ID.fullmatch(base)):

@@ -53,8 +53,10 @@ def metadata(
     made: dict[str, Any] = {}
     if base is not None:
         made["base_model"] = base.name
-        made["base_model_relation"] = "adapter" if kind == "adapter" else "finetune"
-    made["library_name"] = {"adapter": "peft", "checkpoint": "transformers"}.get(kind, "tlscale")
+        made["base_model_relation"] = "adapter" if kind in ("adapter", "adapters") else "finetune"
+    made["library_name"] = {"adapter": "peft", "adapters": "peft", "checkpoint": "transformers"}.get(
+        kind, "tlscale"
+    )
     made["pipeline_tag"] = task
     made["license"] = chain.licence
     sets = list(dict.fromkeys(part.hub for part in data if part.hub and part.role != "retention"))

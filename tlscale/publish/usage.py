@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 
 from tlscale.planning.types import Plan
+from tlscale.publish import composed
 from tlscale.publish.content import Base
 from tlscale.publish.evidence import ROLES, DataPart
 from tlscale.publish.markdown import block, bullets, code, plain
@@ -25,6 +26,9 @@ def loading(repository: str, plan: Plan, kind: str, base: Base | None) -> str:
     """With PEFT, merged, and with vLLM; each only where it works."""
     task, quantization = plan.recipe.model.task, plan.recipe.model.quantization
     name = CLASSES[task]
+    if kind == composed.KIND:
+        assert base is not None
+        return composed.loading(repository, plan, base)
     pooled = plan.stages[-1].stage.head.kind == "pooled"
     if kind == "head" or pooled:
         return "The head is tlscale's own:\n\n" + block(f"tlscale verify hub:{repository}", "sh")

@@ -9,7 +9,7 @@ import pytest
 from tests.distributed.equality import OFFLOADS, SHARDINGS, SHORT, lines, table
 from tests.distributed.kit import ADAPTERS
 
-ALONE = len(ADAPTERS) + 2
+ALONE = len(ADAPTERS) + 3
 
 
 def test_each_backend_trains_as_one_process_does(tmp_path: Path) -> None:
@@ -26,5 +26,6 @@ def test_every_backend_trains_as_one_process_does(tmp_path: Path) -> None:
     said = "\n\n".join([table(found), *(line.error for line in found if line.error)])
     print(said)
     assert all(line.good for line in found), said
-    # one process; each sharding with each adapter, and accumulated; pairs on three shardings; offloads
-    assert len(found) == ALONE + len(SHARDINGS) * (len(ADAPTERS) + 1) + 3 + len(OFFLOADS), said
+    # one process; each sharding with each adapter, and accumulated; pairs on three shardings, hidden tokens
+    # on four; offloads
+    assert len(found) == ALONE + len(SHARDINGS) * (len(ADAPTERS) + 1) + 3 + 4 + len(OFFLOADS), said

@@ -19,7 +19,7 @@ from tlscale.data.examples import Example
 from tlscale.engine.runtime import Runtime
 from tlscale.engine.view import TRAIN, Batch, Batches, View
 from tlscale.errors import PlanError
-from tlscale.models.likelihood import IGNORED, scored, token_nll
+from tlscale.models.likelihood import IGNORED, answers, are_chosen, scored, token_nll
 from tlscale.planning.types import PlannedStage
 
 PAIR_SCALE = 20.0
@@ -134,6 +134,9 @@ def task_loss(view: View, stream: str, smoothing: float) -> Tensor:
         return (each * weights).sum()
     if labels.dim() == 1:
         return functional.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=smoothing)
+    if are_chosen(logits, labels):
+        chosen, wanted = answers(logits, labels)
+        return functional.cross_entropy(chosen.float(), wanted, reduction="sum", label_smoothing=smoothing)
     if not smoothing:
         return token_nll(logits, labels).sum()
     shifted = logits[:, logits.shape[1] - labels.shape[1] :][:, :-1].float().transpose(1, 2)

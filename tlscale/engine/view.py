@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from tlscale.errors import TlscaleError
+from tlscale.models.likelihood import answers
+from tlscale.models.places import at_labels
 
 TRAIN = "train"
 BESIDE = ("labels", "weights")  # of a batch, for the objective alone
@@ -22,6 +24,18 @@ Batches = Mapping[str, Batch]
 def inputs(batch: Batch) -> dict[str, Any]:
     """What the model gets of a batch."""
     return {name: value for name, value in batch.items() if name not in BESIDE}
+
+
+def answered(module: nn.Module, batch: Batch) -> Any:
+    """The module's output; a masked language model's logits at the hidden places alone."""
+    with at_labels(module, batch.get("labels")):
+        return module(**inputs(batch))
+
+
+def at_tokens(logits: Tensor, batch: Batch) -> Tensor:
+    """float32 [N, classes or vocabulary]: the rows, or the tokens of `batch` that are learned, in order."""
+    labels: Tensor = batch["labels"]
+    return (answers(logits, labels)[0] if labels.dim() == 2 else logits).float()
 
 
 @contextmanager
@@ -62,18 +76,20 @@ class View:
         """The module's output for the rows of a stream; one forward pass for each."""
         if stream in self._outputs:
             return self._outputs[stream]
-        if stream == TRAIN:
-            made = self.module(**inputs(self.batches[stream]))
-        else:
-            with keeping_random(self.device):
-                made = self.module(**inputs(self.batches[stream]))
+        batch = self.batches[stream]
+        with nullcontext() if stream == TRAIN else keeping_random(self.device):
+            made = answered(self.module, batch)
         self._outputs[stream] = made
         return made
 
     def logits(self, stream: str = TRAIN) -> Tensor:
-        """float32, [rows, classes] or [rows, length, vocabulary]."""
+        """float32, [rows, classes] or [rows, length, vocabulary]; of hidden tokens as in `answered`."""
         logits: Tensor = self.output(stream).logits
         return logits.float()
+
+    def answers(self, stream: str = TRAIN) -> Tensor:
+        """float32 [N, classes or vocabulary]: of the rows, or of the tokens that are learned, in order."""
+        return at_tokens(self.output(stream).logits, self.batches[stream])
 
     def labels(self, stream: str = TRAIN) -> Tensor:
         """[rows] of classes, or [rows, length] with -100 where nothing is learned."""

@@ -35,11 +35,34 @@ def scored(labels: Tensor) -> Tensor:
     return (labels[:, 1:] != IGNORED).sum(dim=1)
 
 
+def answers(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits of the places that are asked, and what they are to say.
+
+    Args:
+        logits: [batch, extra + length, vocabulary], `extra` virtual tokens of prompt methods first, or the
+            asked places alone, as inside `places.at_labels`.
+        labels: [batch, length], as of `token_nll`.
+
+    Returns:
+        [N, vocabulary] and int64 [N].
+    """
+    asked = labels[:, 1:] != IGNORED
+    wanted = labels[:, 1:][asked]
+    if are_chosen(logits, labels):
+        return logits[0], wanted
+    return logits[:, logits.shape[1] - labels.shape[1] :][:, :-1][asked], wanted
+
+
+def are_chosen(logits: Tensor, labels: Tensor) -> bool:
+    """Whether the logits are of the asked places alone; a whole row has more places than it can ask."""
+    return tuple(logits.shape[:2]) == (1, int((labels[:, 1:] != IGNORED).sum()))
+
+
 def choices(logits: Tensor, labels: Tensor, words: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Of rows with one label each: the logits of `words` before it, and which of them it is.
 
     Args:
-        logits: As of `token_nll`.
+        logits: As of `answers`.
         labels: [batch, length], one of them in each row, and one of `words`.
         words: Token ids, in the order of the classes.
 
@@ -49,15 +72,14 @@ def choices(logits: Tensor, labels: Tensor, words: Sequence[int]) -> tuple[Tenso
     Raises:
         DataError: a label is none of `words`.
     """
-    rows, places = (labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
-    assert rows.tolist() == list(range(len(labels))), "a row has one hidden word"
-    aligned = logits[:, logits.shape[1] - labels.shape[1] :]
+    each, wanted = answers(logits, labels)
+    assert scored(labels).tolist() == [1] * len(labels), "a row has one hidden word"
     known = torch.tensor(words, device=labels.device)
-    is_right = labels[rows, places + 1][:, None] == known
+    is_right = wanted[:, None] == known
     if not bool(is_right.any(dim=1).all()):
         raise DataError("a row has a word in its mask that no training row has; add one, or leave it out")
     right = is_right.int().argmax(dim=1)
-    return aligned[rows, places].float()[:, known], right
+    return each.float()[:, known], right
 
 
 def guessed(logits: Tensor, labels: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ from tlscale.planning.types import (
 )
 from tlscale.recipe.carry import AskedCarry
 from tlscale.recipe.load import strategy_options
+from tlscale.recipe.masking import Masking
 from tlscale.recipe.train import Train
 from tlscale.recipe.types import CLASSIFICATION, Recipe, Source
 from tlscale.sources import place, survey
@@ -218,7 +219,8 @@ def _plan_stage(
 
     def account(micro: int) -> tuple[MemoryItem, ...]:
         one = Batch(micro=micro, accumulation=1, world=world.processes)
-        return memory.account(facts, stage, one, world, length, recipe.model, trainable)
+        hidden = (recipe.data.masking or Masking()).rate
+        return memory.account(facts, stage, one, world, length, recipe.model, trainable, hidden=hidden)
 
     def fits(micro: int) -> bool:
         room = world.memory_per_device

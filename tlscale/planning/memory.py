@@ -15,7 +15,7 @@ from tlscale.planning import activations, heads, sharding
 from tlscale.planning.item import MemoryItem
 from tlscale.planning.rules import trainable_names
 from tlscale.planning.targets import Module, targets
-from tlscale.planning.tasks import LANGUAGE
+from tlscale.planning.tasks import LANGUAGE, PLACEWISE
 from tlscale.planning.types import Batch, Facts, Stage, Tensor, World
 from tlscale.recipe.types import Model
 
@@ -51,8 +51,9 @@ class _Moment:
 
 
 def account(
-    facts: Facts, stage: Stage, batch: Batch, world: World, max_length: int, model: Model, trainable: int
-) -> tuple[MemoryItem, ...]:
+    facts: Facts, stage: Stage, batch: Batch, world: World, max_length: int, model: Model, trainable: int,
+    *, hidden: float = 1.0,
+) -> tuple[MemoryItem, ...]:  # fmt: skip
     """What one device holds at the peak of a training step.
 
     Args:
@@ -63,6 +64,7 @@ def account(
         max_length: Tokens of the longest row; every row is counted as that long.
         model: Its quantization and task.
         trainable: Parameters that train, with the adapter's and the head's.
+        hidden: Share of the tokens that a masked language model has to find again.
 
     Returns:
         Items in bytes that add up to the peak.
@@ -75,7 +77,7 @@ def account(
     own = sum(tensor.size for tensor in facts.tensors if tensor.name in trained)
     added = max(0, trainable - own)
     frozen = _frozen_bytes(facts, trained, world, model)
-    moment = _peak(facts, stage, batch, world, max_length, model, trained, trainable)
+    moment = _peak(facts, stage, batch, world, max_length, model, trained, trainable, hidden)
     items = [
         MemoryItem(name="weights", bytes=round(frozen + FULL * own), note=_weights_note(model, world, own)),
         MemoryItem(name="adapter and head", bytes=FULL * added, note="float32" if added else ""),
@@ -141,12 +143,13 @@ def _peak(
     model: Model,
     trained: frozenset[str],
     trainable: int,
+    hidden: float,
 ) -> _Moment:
     """The moment of the step at which most is alive."""
     width = BYTES[world.dtype]
     gradients = FULL * trainable
     kept, one_block = _kept(facts, stage, batch, world, max_length, trained)
-    logits = _logits(facts, batch, max_length, model) if stage.head.kind == "native" else 0.0
+    logits = _logits(facts, batch, max_length, model, hidden) if stage.head.kind == "native" else 0.0
     waiting = gradients if batch.accumulation > 1 else 0
     last = _output_gradient(facts, model, trained)
     moments = (
@@ -209,11 +212,12 @@ def _virtual_tokens(stage: Stage) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _logits(facts: Facts, batch: Batch, max_length: int, model: Model) -> float:
-    """Bytes of one float32 copy of the logits."""
+def _logits(facts: Facts, batch: Batch, max_length: int, model: Model, hidden: float) -> float:
+    """Bytes of one float32 copy of the logits; of hidden places alone where the head answers only there."""
     if model.task not in LANGUAGE:
         return float(FULL * batch.micro * len(facts.labels))
-    return float(FULL * batch.micro * max_length * facts.architecture.vocab_size)
+    there = hidden if model.task == "masked-lm" and facts.architecture.model_type in PLACEWISE else 1.0
+    return there * FULL * batch.micro * max_length * facts.architecture.vocab_size
 
 
 def _output_gradient(facts: Facts, model: Model, trained: frozenset[str]) -> float:

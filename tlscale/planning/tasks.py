@@ -8,6 +8,20 @@ from collections.abc import Sequence
 SEPARATOR = "/"
 LANGUAGE = ("causal-lm", "masked-lm")
 """The tasks that predict tokens."""
+PLACEWISE = (
+    "albert",
+    "bert",
+    "camembert",
+    "deberta",
+    "deberta-v2",
+    "distilbert",
+    "electra",
+    "modernbert",
+    "mpnet",
+    "roberta",
+    "xlm-roberta",
+)
+"""The `model_type` of masked language models whose head answers each place by itself."""
 
 
 def task_sizes(labels: Sequence[str]) -> tuple[tuple[str, int], ...]:

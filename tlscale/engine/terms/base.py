@@ -16,11 +16,11 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from tlscale.engine.objectives import Objective, Setting, task_count
-from tlscale.engine.view import Batch, View, inputs
+from tlscale.engine.view import Batch, View, answered, at_tokens, inputs
 from tlscale.errors import PlanError
 from tlscale.models.heads import core
-from tlscale.models.likelihood import IGNORED
 from tlscale.models.names import as_peft
+from tlscale.models.places import at_labels
 
 
 def make_kl_to_base(options: Mapping[str, Any], setting: Setting) -> Objective:
@@ -34,14 +34,8 @@ def make_kl_to_base(options: Mapping[str, Any], setting: Setting) -> Objective:
 
     def total(view: View) -> Tensor:
         batch = view.batches[stream]
-        logits = view.logits(stream)
-        labels: Tensor = batch["labels"]
-        theirs = reference(batch).float()
-        if labels.dim() == 2:
-            counts = labels[:, 1:] != IGNORED
-            logits = logits[:, logits.shape[1] - labels.shape[1] :][:, :-1][counts]
-            theirs = theirs[:, theirs.shape[1] - labels.shape[1] :][:, :-1][counts]
-        return divergence(logits, theirs, temperature).sum()
+        ours = view.answers(stream)
+        return divergence(ours, at_tokens(reference(batch), batch), temperature).sum()
 
     return Objective(
         total, lambda batches: task_count(batches, stream), (stream,) if stream != "train" else ()
@@ -80,7 +74,7 @@ def _reference(setting: Setting) -> Callable[[Batch], Tensor]:
         @torch.no_grad()
         def without_adapter(batch: Batch) -> Tensor:
             with evaluating(module), peft.disable_adapter():
-                logits: Tensor = module(**inputs(batch)).logits
+                logits: Tensor = answered(module, batch).logits
             return logits
 
         return without_adapter
@@ -93,7 +87,7 @@ def _reference(setting: Setting) -> Callable[[Batch], Tensor]:
 
     @torch.no_grad()
     def as_begun(batch: Batch) -> Tensor:
-        with evaluating(module):
+        with evaluating(module), at_labels(module, batch.get("labels")):
             logits: Tensor = functional_call(module, start, kwargs=inputs(batch), strict=False).logits
         return logits
 

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from tlscale.engine.objectives import Objective, Setting, task_count
 from tlscale.engine.terms.base import divergence
-from tlscale.engine.view import TRAIN, View, inputs, keeping_random
-from tlscale.models.likelihood import IGNORED
+from tlscale.engine.view import TRAIN, View, answered, at_tokens, keeping_random
 
 
 def make_rdrop(options: Mapping[str, Any], setting: Setting) -> Objective:
@@ -21,15 +20,9 @@ def make_rdrop(options: Mapping[str, Any], setting: Setting) -> Objective:
 
     def total(view: View) -> Tensor:
         batch = view.batches[TRAIN]
-        labels: Tensor = batch["labels"]
-        one = view.logits()
+        one = view.answers()
         with keeping_random(one.device):
-            other = view.module(**inputs(batch)).logits.float()
-        if labels.dim() == 2:
-            counts = labels[:, 1:] != IGNORED
-            one, other = (
-                logits[:, logits.shape[1] - labels.shape[1] :][:, :-1][counts] for logits in (one, other)
-            )
+            other = at_tokens(answered(view.module, batch).logits, batch)
         return ((divergence(one, other, 1.0) + divergence(other, one, 1.0)) / 2).sum()
 
     return Objective(total, lambda batches: task_count(batches, TRAIN))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration import minilm
+from tests.integration import minilm, tiny
 from tests.integration.outside import colours, tlscale
 from tlscale.recipe.load import read
 
@@ -58,6 +58,38 @@ def test_a_race_trains_the_proposals_on_held_out_rows(folder: Path) -> None:
     for name in advice["race"]:
         plan = json.loads((folder / f"runs/raced-advice/race/{name}/000/plan.json").read_text())
         assert plan["recipe"]["evaluate"]["split"] == "validation"
+
+
+def test_a_hopeless_contender_is_stopped_and_stays_behind(folder: Path) -> None:
+    """At so small a rate nothing is learned: a head that begins at zero is ahead of one that doesn't."""
+    settings = ["train.learning_rate=1e-7", "train.num_train_epochs=8", "train.train_batch_size=8"]
+    done = tlscale(
+        folder, "advise", "r.yaml", "output_dir=runs/hopeless", "--race", "240", "--json", *settings
+    )
+    assert done.returncode == 0, done.stderr
+    advice = json.loads(done.stdout)
+    first, last = (proposal["name"] for proposal in advice["proposals"])
+    assert (first, last) == ("features", "lora")
+    assert advice["race"]["lora"] is None
+    assert advice["reasons"][-1].endswith("Stopped early as hopeless: lora.")
+    rows = (folder / "runs/hopeless-advice/race/lora/000/events.jsonl").read_text().splitlines()
+    seen = [row["step"] for row in map(json.loads, rows) if row["event"] == "validated"]
+    assert len(seen) < 8, "it was stopped before the end"
+
+
+def test_advice_on_hidden_tokens(folder: Path) -> None:
+    tiny.masked_bert(folder / "filling")
+    masked = ["model.model_name_or_path=./filling", "model.task=masked-lm", "evaluate.target=null"]
+    rows = "{path: rows.jsonl, text: text}"
+    done = tlscale(
+        folder, "advise", "r.yaml", "output_dir=runs/filling", "--json", *masked, f"data.train={rows}",
+        f"data.test={rows}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    advice = json.loads(done.stdout)
+    assert (advice["word"], advice["proposals"][0]["name"]) == ("transfer", "full")
+    assert 2 < advice["evidence"]["base_nll"] < 5
+    assert "nats per hidden token" in advice["reasons"][0]
 
 
 def test_what_cannot_be_meant_leaves_nothing(folder: Path) -> None:

@@ -8,9 +8,12 @@ import pytest
 
 from tlscale.errors import PlanError
 from tlscale.outer.advisor import reordered
+from tlscale.outer.space import race
+from tlscale.outer.trials import OUT_OF_TIME
 from tlscale.planning.advice import Advice, Estimate, Evidence, advise, written
 from tlscale.planning.compile import compile_plan
 from tlscale.recipe.load import check
+from tlscale.report.sweeps import Trial
 
 
 def share(value: float, spread: float = 0.02) -> Estimate:
@@ -69,12 +72,24 @@ def test_the_rules(facts: dict[str, Any], word: str, first: str) -> None:
         ({"parameters": 8_000_000_000, "base_nll": 2.4}, "transfer", "lora"),
         ({"parameters": 260_000, "base_nll": 4.6, "retention_nll": 1.2}, "transfer", "full"),
         ({"parameters": 260_000, "base_nll": 1.2, "retention_nll": 1.2}, "zero-shot suffices", "zero_shot"),
+        ({"task": "masked-lm", "parameters": 22_000_000, "base_nll": 3.1}, "transfer", "full"),
+        ({"task": "masked-lm", "parameters": 400_000_000, "base_nll": 3.1}, "transfer", "lora"),
+        ({"task": "masked-lm", "parameters": 400_000_000, "new_head": True}, "transfer", "full"),
     ],
-    ids=["large", "small", "known already"],
+    ids=["large", "small", "known already", "fills masks", "large, fills masks", "new head"],
 )
 def test_language_models(facts: dict[str, Any], word: str, first: str) -> None:
     advice = advise(Evidence(**{"task": "causal-lm", "rows": 1000, "examined": 200, **facts}))
     assert (advice.word, advice.chosen.name) == (word, first)
+
+
+def test_encoders_are_trained_gently_and_never_an_adapter_around_a_random_head() -> None:
+    known = Evidence(task="masked-lm", rows=100, examined=100, parameters=22_000_000, base_nll=3.1)
+    rates = {p.name: p.train["learning_rate"] for p in advise(known).proposals}
+    assert rates == {"full": 1e-4, "lora": 1e-3}
+    assert "nats per hidden token" in advise(known).reasons[0]
+    new = advise(known.model_copy(update={"new_head": True, "base_nll": None}))
+    assert [p.name for p in new.proposals] == ["full", "partial"]
 
 
 def test_a_shift_is_said() -> None:
@@ -83,16 +98,47 @@ def test_a_shift_is_said() -> None:
     assert "90% right" in said
 
 
+def raced_to(**values: float | None) -> dict[str, Trial]:
+    return {
+        name: Trial(
+            number=0, state="pruned" if value is None else "complete", parameters={}, folder=name,
+            value=value,
+        )
+        for name, value in values.items()
+    }  # fmt: skip
+
+
+def test_what_was_hopeless_is_said_and_stays_behind() -> None:
+    found = {**raced_to(features=0.8, lora=None)}
+    raced = reordered(advise(seen()), "accuracy", found)
+    assert [p.name for p in raced.proposals] == ["features", "lora"]
+    assert raced.reasons[-1].endswith("Stopped early as hopeless: lora.")
+    late = {"lora": found["lora"].model_copy(update={"reason": OUT_OF_TIME}), "features": found["features"]}
+    assert "hopeless" not in reordered(advise(seen()), "accuracy", late).reasons[-1]
+
+
+def test_a_contender_is_judged_from_half_of_its_training_on() -> None:
+    good = Trial(number=0, state="complete", parameters={}, folder="a", value=0.9, losses=(2.0,) * 8)
+    assert not race([], warmup=4).hopeless([3.0] * 8), "nobody to compare with"
+    slow = race([good], warmup=4)
+    assert not slow.hopeless([9.0, 8.0, 7.0, 6.0])
+    assert slow.hopeless([9.0, 8.0, 7.0, 6.0, 5.0])
+    assert not race([good], warmup=4).hopeless([9.0, 8.0, 7.0, 6.0, 1.9])
+    assert not race([good.model_copy(update={"state": "failed", "value": None})], warmup=4).hopeless(
+        [9.0] * 8
+    )
+
+
 def test_a_race_reorders_and_can_turn_the_word() -> None:
     advice = advise(seen())
-    raced = reordered(advice, "accuracy", {"lora": 0.90, "features": 0.92})
+    raced = reordered(advice, "accuracy", raced_to(lora=0.90, features=0.92))
     assert [p.name for p in raced.proposals] == ["features", "lora"]
     assert "lora 0.9000, features 0.9200" in raced.reasons[-1]
     few = advise(seen(fewest=1, linear=None, class_mean=None))
-    assert reordered(few, "accuracy", {"zero_shot": 0.6, "features": 0.7}).word == "transfer"
-    assert reordered(few, "accuracy", {"zero_shot": 0.6, "features": 0.5}).word == "zero-shot suffices"
-    assert reordered(few, "accuracy", {"zero_shot": None}).proposals == few.proposals
-    assert reordered(advice, "nll", {"lora": 0.4, "features": 0.5}).chosen.name == "lora"
+    assert reordered(few, "accuracy", raced_to(zero_shot=0.6, features=0.7)).word == "transfer"
+    assert reordered(few, "accuracy", raced_to(zero_shot=0.6, features=0.5)).word == "zero-shot suffices"
+    assert reordered(few, "accuracy", raced_to(zero_shot=None)).proposals == few.proposals
+    assert reordered(advice, "nll", raced_to(lora=0.4, features=0.5)).chosen.name == "lora"
 
 
 def test_the_advised_recipe_is_one_and_its_own_settings_win() -> None:

@@ -7,7 +7,7 @@ its share of a budget and chooses by the validation rows; the test rows' labels 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from tlscale.errors import UsageError
 from tlscale.evaluation.metrics import DEFAULTS
 from tlscale.evaluation.types import HIGHER_IS_BETTER
 from tlscale.launching.local import WorkerFailed, launch, worker_command
-from tlscale.outer.trials import Asked, Wanted, carry_out
+from tlscale.outer import space
+from tlscale.outer.trials import LOOKS, OUT_OF_TIME, Asked, Wanted, carry_out
 from tlscale.planning.advice import ZERO_SHOT, Advice, Evidence, Proposal, advise, written
 from tlscale.planning.compile import compile_plan
 from tlscale.recipe.types import Recipe
@@ -30,6 +31,8 @@ from tlscale.runs.sweep import SweepLayout
 MOST_RACED = 3
 HELD_OUT = 0.2
 FEWEST_TO_HOLD_OUT = 5
+# seconds that a worker needs to start, and then something of its own
+WORTH_GOING_ON = 30.0
 SHUT = ("launch", "publish", "sweep")
 Say = Callable[[str, Trial], None]
 
@@ -104,8 +107,11 @@ def file(made: Look, advice: Advice) -> None:
 def race(made: Look, advice: Advice, seconds: float, say: Say) -> Advice:
     """Trains the first few proposals, each for an even share of what is left, and reorders them.
 
+    From half of its training on, one whose validation loss is above the median of those before it is
+    stopped, as in sweeps; what it leaves of its time goes to the others.
+
     Raises:
-        UsageError: no rows can be held out to judge by.
+        UsageError: no rows can be held out to judge by, or Optuna is not installed.
     """
     data = made.recipe.data
     raw = dict(made.asked.raw)
@@ -118,27 +124,53 @@ def race(made: Look, advice: Advice, seconds: float, say: Say) -> Advice:
         raw["data"] = {**raw["data"], "validation_split": HELD_OUT}
     metric = (made.recipe.evaluate.target or DEFAULTS[made.recipe.model.task])[0]
     runners = advice.proposals[:MOST_RACED]
-    end, found = time.monotonic() + seconds, {}
-    for index, proposal in enumerate(runners):
-        left = (end - time.monotonic()) / (len(runners) - index)
-        ended = carry_out(
-            replace(made.asked, raw=written(raw, proposal)),
-            Trial(number=0, state="running", parameters={}, folder=f"{proposal.name}/000"),
-            SweepLayout(made.layout.race),
-            proposal.name,
-            wanted=Wanted(metric, None, looks=False),
-            hopeless=lambda losses: False,
-            until=time.monotonic() + left,
-        )
-        say(proposal.name, ended)
-        found[proposal.name] = ended.value
-    raced = reordered(advice, metric, found)
+    ended = _raced(made, raw, runners, metric, seconds, say)
+    raced = reordered(advice, metric, ended)
     file(made, raced)
     return raced
 
 
-def reordered(advice: Advice, metric: str, found: dict[str, float | None]) -> Advice:
+def _raced(
+    made: Look, raw: dict[str, Any], runners: Sequence[Proposal], metric: str, seconds: float, say: Say
+) -> dict[str, Trial]:
+    """Every runner in turn; those that ran out of time go on with what the others have left over."""
+    end = time.monotonic() + seconds
+    ended: dict[str, Trial] = {}
+
+    def run(proposal: Proposal, until: float) -> None:
+        others = [trial for name, trial in ended.items() if name != proposal.name]
+        judge = space.race(others, warmup=LOOKS // 2)
+        begun = ended.get(proposal.name, _new(proposal)).model_copy(update={"reason": None})
+        ended[proposal.name] = carry_out(
+            replace(made.asked, raw=written(raw, proposal)),
+            begun,
+            SweepLayout(made.layout.race),
+            proposal.name,
+            wanted=Wanted(metric, None, looks=True),
+            hopeless=judge.hopeless,
+            until=until,
+        )
+        say(proposal.name, ended[proposal.name])
+
+    for index, proposal in enumerate(runners):
+        now = time.monotonic()
+        run(proposal, now + (end - now) / (len(runners) - index))
+    late = [proposal for proposal in runners if ended[proposal.name].reason == OUT_OF_TIME]
+    for index, proposal in enumerate(late):
+        now = time.monotonic()
+        share = (end - now) / (len(late) - index)
+        if share > WORTH_GOING_ON:
+            run(proposal, now + share)
+    return ended
+
+
+def _new(proposal: Proposal) -> Trial:
+    return Trial(number=0, state="running", parameters={}, folder=f"{proposal.name}/000")
+
+
+def reordered(advice: Advice, metric: str, ended: Mapping[str, Trial]) -> Advice:
     """The advice with its proposals in the order of a race; what came to no end stays behind."""
+    found = {name: trial.value for name, trial in ended.items()}
     sign = -1.0 if HIGHER_IS_BETTER[metric] else 1.0
 
     def place(proposal: Proposal) -> tuple[bool, float]:
@@ -153,6 +185,9 @@ def reordered(advice: Advice, metric: str, found: dict[str, float | None]) -> Ad
         )
     proposals = tuple(sorted(advice.proposals, key=place))
     listed = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+    early = {name for name, trial in ended.items() if trial.state == "pruned"}
+    hopeless = [name for name in ended if name in early and ended[name].reason != OUT_OF_TIME]
+    stopped = f" Stopped early as hopeless: {', '.join(hopeless)}." if hopeless else ""
     word = advice.word
     if proposals[0].name == ZERO_SHOT.name:
         word = "zero-shot suffices"
@@ -160,6 +195,6 @@ def reordered(advice: Advice, metric: str, found: dict[str, float | None]) -> Ad
         word = "transfer"
     changes: dict[str, Any] = {
         "word": word, "proposals": proposals, "metric": metric, "race": found,
-        "reasons": (*advice.reasons, f"Raced on the validation rows, by {metric}: {listed}."),
+        "reasons": (*advice.reasons, f"Raced on the validation rows, by {metric}: {listed}.{stopped}"),
     }  # fmt: skip
     return advice.model_copy(update=changes)

@@ -20,7 +20,7 @@ from tlscale.report.sweeps import Trial
 
 STARTUP = 5
 WARMUP_LOSSES = 1
-MISSING = "`tlscale sweep` needs optuna; install it with: pip install 'tlscale[sweep]'"
+MISSING = "sweeps and races need optuna; install it with: pip install 'tlscale[sweep]'"
 
 
 class Draw:
@@ -43,6 +43,22 @@ class Draw:
                 self._trial.report(losses[step], step)
         self._told = len(losses)
         return bool(losses and self._trial.should_prune())
+
+
+def race(before: Sequence[Trial], *, warmup: int) -> Draw:
+    """A contender without settings to draw, judged by those `before` it from the look after `warmup` on.
+
+    Raises:
+        UsageError: Optuna is not installed.
+    """
+    optuna = _optuna()
+    study = optuna.create_study(
+        sampler=optuna.samplers.RandomSampler(seed=0),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=1, n_warmup_steps=warmup),
+        direction="minimize",
+    )
+    study.add_trials([_frozen(trial, {}, {}, 1.0) for trial in before if trial.state != "failed"])
+    return Draw({}, study.ask({}))
 
 
 def draw(

@@ -32,6 +32,7 @@ from tlscale.runs.record import append_line, exclusive, read_lines, write_text
 from tlscale.runs.sweep import SweepLayout
 
 LOOKS = 8
+OUT_OF_TIME = "out of time"
 WAIT_SECONDS = 0.05
 LOOK_SECONDS = 1.0
 Environment = Mapping[str, str]
@@ -146,7 +147,7 @@ def carry_out(
     )
     seen = losses(run, plan)
     if stopped:
-        why = "out of time" if late() else "its validation loss was above the median of earlier trials"
+        why = OUT_OF_TIME if late() else "its validation loss was above the median of earlier trials"
         return _ended(trial, "pruned", began, losses=seen, reason=why)
     if code:
         return _ended(

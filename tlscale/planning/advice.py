@@ -35,7 +35,8 @@ class Evidence(Frozen):
 
     `linear` is a linear head on frozen features, leave-one-out; `class_mean` and `tfidf` are by
     cross-validation; `shuffled` is the linear head on shuffled labels: what chance gives. `base_nll` is in
-    nats per token on training rows, `retention_nll` on retention rows.
+    nats per token on training rows (of a masked language model: per hidden token), `retention_nll` on
+    retention rows; `new_head` where the base has no head for the task yet.
     """
 
     task: str
@@ -55,6 +56,7 @@ class Evidence(Frozen):
     told_apart_p: float | None = None
     base_nll: float | None = None
     retention_nll: float | None = None
+    new_head: bool = False
 
 
 class Proposal(Frozen):
@@ -183,22 +185,15 @@ def _lora(head: str | None) -> dict[str, JsonValue]:
 
 def _model_language(seen: Evidence) -> tuple[Word, tuple[Proposal, ...], list[str]]:
     small = seen.parameters < SMALL_MODEL
-    lora = Proposal(
-        name="lora",
-        strategy=_lora(None),
-        train={"learning_rate": 1e-2 if small else 2e-4, "num_train_epochs": 3.0, "train_batch_size": 16},
-        why="LoRA on every linear layer",
-    )
-    full = Proposal(
-        name="full",
-        strategy={"kind": "full"},
-        train={"learning_rate": 4e-3 if small else 2e-5, "num_train_epochs": 3.0, "train_batch_size": 16},
-        why="every parameter trained",
-    )
+    full, lora = _of_language(seen, small)
     proposals = (full, lora) if small else (lora, full)
+    if seen.new_head:
+        why = "a new one is trained, and an adapter alone would train around a random one."
+        return "transfer", (full, _topmost(full)), [f"The base has no head for hidden tokens: {why}"]
     if seen.base_nll is None:
         return "transfer", proposals, [f"{seen.parameters:,} parameters; the rows were not looked at."]
-    said = [f"The base has {seen.base_nll:.3f} nats per token on the training rows."]
+    token = "hidden token" if seen.task == "masked-lm" else "token"
+    said = [f"The base has {seen.base_nll:.3f} nats per {token} on the training rows."]
     if seen.retention_nll is not None:
         said.append(f"On the retention rows, which it should know: {seen.retention_nll:.3f}.")
         if seen.base_nll <= seen.retention_nll + SURE:
@@ -208,6 +203,34 @@ def _model_language(seen: Evidence) -> tuple[Word, tuple[Proposal, ...], list[st
     if small:
         said.append(f"{seen.parameters:,} parameters are few: all of them can be trained.")
     return "transfer", proposals, said
+
+
+def _of_language(seen: Evidence, small: bool) -> tuple[Proposal, Proposal]:
+    """Every parameter, and LoRA, at rates that suit the model; encoders are trained more gently."""
+    rates = {"causal-lm": (4e-3, 1e-2)}.get(seen.task, (1e-4, 1e-3)) if small else (2e-5, 2e-4)
+    usual: dict[str, JsonValue] = {"num_train_epochs": 3.0, "train_batch_size": 16}
+    full = Proposal(
+        name="full",
+        strategy={"kind": "full"},
+        train={"learning_rate": rates[0], **usual},
+        why="every parameter trained",
+    )
+    lora = Proposal(
+        name="lora",
+        strategy=_lora(None),
+        train={"learning_rate": rates[1], **usual},
+        why="LoRA on every linear layer",
+    )
+    return full, lora
+
+
+def _topmost(full: Proposal) -> Proposal:
+    return Proposal(
+        name="partial",
+        strategy={"kind": "partial", "last_layers": 2},
+        train=full.train,
+        why="the new head and the topmost blocks trained",
+    )
 
 
 def _best(seen: Evidence) -> tuple[str, Estimate] | None:

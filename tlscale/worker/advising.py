@@ -18,6 +18,7 @@ from tlscale.evaluation import predict, tfidf
 from tlscale.evaluation.metrics import nll
 from tlscale.models.load import load_base, load_processor
 from tlscale.planning.advice import Estimate, Evidence
+from tlscale.planning.tasks import LANGUAGE
 from tlscale.planning.types import Head, Plan
 from tlscale.probes import shift
 from tlscale.probes.arrays import Floats, Ints
@@ -27,6 +28,7 @@ from tlscale.runs.layout import RunLayout
 from tlscale.runs.record import write_json
 from tlscale.sources import Row, text
 from tlscale.worker.examples import load_rows, thinned
+from tlscale.worker.hiding import fixed
 from tlscale.worker.measure import Judge, label_examples
 
 ROWS, SHIFT_ROWS, TEXT_ROWS, FOLDS = 2000, 500, 200, 5
@@ -90,7 +92,7 @@ def _labelled(judge: Judge, source: Source, rows: Sequence[Row]) -> dict[str, An
     return found
 
 
-def _examples(judge: Judge, source: Source, rows: Sequence[Row]) -> tuple[Example, ...]:
+def _examples(judge: Judge, source: Source, rows: Sequence[Row]) -> Sequence[Example]:
     plan = judge.plan
     return prepare(
         rows, source, task=plan.recipe.model.task, processor=judge.processor, labels=plan.facts.labels,
@@ -160,8 +162,9 @@ def _apart(judge: Judge, features: Floats, source: Source, rows: Sequence[Row]) 
 
 def _language(judge: Judge, rows: dict[str, tuple[Source, Any]]) -> dict[str, Any]:
     plan = judge.plan
-    if plan.recipe.model.task != "causal-lm":
-        return {"examined": 0}
+    new = plan.facts.head_is_new
+    if plan.recipe.model.task not in LANGUAGE or new:
+        return {"examined": 0, "new_head": new and plan.recipe.model.task == "masked-lm"}
     model = load_base(
         plan.recipe.model, plan.facts, head=Head(kind="native"), world=plan.world, seed=plan.seed
     )
@@ -172,7 +175,8 @@ def _language(judge: Judge, rows: dict[str, tuple[Source, Any]]) -> dict[str, An
             continue
         source, given = rows[role]
         examples = _examples(judge, source, thinned(given, TEXT_ROWS))
-        some = list(enumerate(examples))[:: max(1, len(examples) // TEXT_ROWS)]
+        examples = fixed(plan, judge.processor, examples)
+        some = [(at, examples[at]) for at in range(0, len(examples), max(1, len(examples) // TEXT_ROWS))]
         outcomes = predict.token_likelihoods(model, some, collate=judge.collate, size=judge.size)
         found[name] = nll(outcomes)[0]
         found.setdefault("examined", len(some))

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from tests.integration.test_task_adapters import loaded
 from tests.integration.test_worker_runs import LORA, Run, models, run, scores
 from tlscale.errors import PlanError
 from tlscale.models import artifact
-from tlscale.models.fusion import Attention, Fusion
+from tlscale.models.fusion import Attention, Fusion, mean_shares
 from tlscale.models.routing import change_by
 from tlscale.planning.compile import read_plan
 from tlscale.runs.layout import RunLayout
@@ -54,6 +55,9 @@ def test_attention_is_learned_over_frozen_adapters(run: Run, sources: list[RunLa
     assert found >= scores(sources[0])["target tuned accuracy"]
     assert found > 0.75
     events = [json.loads(line) for line in layout.events.read_text().splitlines()]
+    (said,) = [event["shares"] for event in events if event["event"] == "shares"]
+    assert sum(said) == pytest.approx(1.0)
+    assert said[0] != said[1]
     (verified,) = [event for event in events if event["event"] == "verified"]
     assert (verified["moved"], verified["max_difference"]) == (verified["tensors"], 0.0)
     manifest = artifact.read_manifest(layout.adapter)
@@ -85,6 +89,37 @@ def test_attention_is_learned_over_frozen_adapters(run: Run, sources: list[RunLa
         torch.testing.assert_close(alone(given), wanted)
     assert {name.rpartition("/")[2] for name in made.attention} == {"query", "value"}
     assert read_plan(layout.plan).stages[0].trainable == sum(p.numel() for p in module.head.parameters())
+
+
+def test_the_mean_share_leaves_padding_and_unchosen_layers_out() -> None:
+    """By hand: two layers of three adapters, of which the second has but the last two."""
+
+    class Layer(nn.Module):
+        def __init__(self, fusion: Fusion) -> None:
+            super().__init__()
+            self.fusion = fusion.attention
+
+        def forward(self, attention_mask: torch.Tensor) -> None:
+            for place, changes in (("all", every), ("two", every[..., 1:, :])):
+                self.fusion[place](given, changes)
+
+    torch.manual_seed(0)
+    given, every = torch.randn(2, 3, 6), torch.randn(2, 3, 3, 5)
+    fusion = Fusion(["a", "b", "c"], 4)
+    fusion.attention.update({name: Attention(6, 5, 4) for name in ("all", "two")})
+    fusion.among = {"all": [0, 1, 2], "two": [1, 2]}
+    for one in fusion.attention.parameters():
+        nn.init.normal_(one)
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
+    made: list[Any] = [*fusion.attention.values()]
+    first, second = (
+        attention.shares(given, changes)[mask.bool()].mean(dim=0)
+        for attention, changes in zip(made, (every, every[..., 1:, :]), strict=True)
+    )
+    wanted = torch.stack([first[0], first[1] + second[0], first[2] + second[1]]) / 2
+    found = mean_shares(Layer(fusion), fusion, [{"attention_mask": mask}])
+    torch.testing.assert_close(torch.tensor(found), wanted.detach())
+    assert sum(found) == pytest.approx(1.0)
 
 
 def test_every_adapter_counts_alike_at_first() -> None:

@@ -5,7 +5,7 @@ Its weights belong to the head of ours: they are saved, loaded and verified with
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from math import sqrt
 from pathlib import Path
@@ -57,6 +57,7 @@ class Fusion:
     def __init__(self, adapters: Sequence[str], size: int) -> None:
         self.adapters, self.size = tuple(adapters), size
         self.attention = nn.ModuleDict()
+        self.among: dict[str, list[int]] = {}
 
     def said(self) -> dict[str, Any]:
         """What the manifest of an artifact says of it."""
@@ -71,6 +72,7 @@ class Fusion:
         place = name.replace(".", "/")
         if len(own) > 1:
             self.attention[place] = Attention(layer.in_features, layer.out_features, self.size)
+            self.among[place] = [self.adapters.index(adapter) for adapter in own]
         return partial(self._add, place, own)
 
     def _add(
@@ -100,3 +102,38 @@ def loaded(model: Any, fusion: Fusion, folders: Sequence[Path]) -> nn.Module:
     for name, folder in others:
         made.load_adapter(str(folder), adapter_name=name)
     return routed(made, fusion)
+
+
+@torch.no_grad()
+def mean_shares(
+    module: nn.Module, fusion: Fusion, batches: Iterable[Mapping[str, Tensor]]
+) -> tuple[float, ...]:
+    """How much is taken of each adapter, which sums to 1: the mean over layers and places of `batches`.
+
+    Batches are inputs of `module` without labels; padding is left out. Empty where no layer chooses.
+    """
+    found: list[Tensor] = []
+    seen = torch.ones(())
+
+    def tally(among: list[int], attention: Any, given: tuple[Tensor, Tensor], made: Tensor) -> None:
+        shares = attention.shares(*given).double()
+        counted = seen if seen.shape == shares.shape[:-1] else torch.ones_like(shares[..., 0])
+        mean = (shares * counted[..., None]).flatten(0, -2).sum(dim=0) / counted.sum()
+        found.append(
+            torch.zeros(len(fusion.adapters), dtype=mean.dtype).index_copy(
+                0, torch.tensor(among), mean.cpu()
+            )
+        )
+
+    hooks = [
+        part.register_forward_hook(partial(tally, fusion.among[place]))
+        for place, part in fusion.attention.items()
+    ]
+    try:
+        for batch in batches:
+            seen = batch.get("attention_mask", seen)
+            module(**batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return tuple(torch.stack(found).mean(dim=0).tolist()) if found else ()

@@ -30,6 +30,7 @@ from tlscale.planning.types import Plan, PlannedStage
 from tlscale.recipe.types import Model
 from tlscale.runs.record import read_lines
 from tlscale.worker.chain import Job, merged_before, read_manifest, starting_point
+from tlscale.worker.combining import say_shares
 from tlscale.worker.hiding import varied
 from tlscale.worker.packing import pack
 from tlscale.worker.reckoning import marked
@@ -97,6 +98,8 @@ def _train_and_save(
         loss=done.loss, stopped_early=done.stopped_early, peak_memory_bytes=job.runtime.peak_memory(),
     )  # fmt: skip
     module.eval()
+    if not done.session.sharded:
+        say_shares(job, training, module)
     probe = _probe(job, planned, model)
     gathered = _gathered(done.session, module, probe)
     done.session.close()

@@ -14,6 +14,10 @@ cr          sentences of product reviews with marked opinions of one sign (Hu an
 ag-news     news of four kinds (Zhang et al. 2015): only the published test set is there; every other row
             of it is for the test, few-shot examples come from the rest
 
+shift       the same news, of two kinds that are easily taken for each other, mixed: as many of each to
+            train and (shift-known) to validate on, three of Business to one of Sci/Tech to test
+            and (shift-unlabelled, with labels that nobody may look at) to adapt to
+
 spoken-digits
             clips of digits by six people (Jackson et al., Free Spoken Digit Dataset): of each digit and
             speaker 20 to train on, the published 5 for the test; columns audio and label, WAV files beside
@@ -45,6 +49,8 @@ BANKS = ("banking", "credit_cards")
 STORIES = "256"
 CLIPS, TEST_CLIPS = 25, 5
 KINDS = {"1": "World", "2": "Sports", "3": "Business", "4": "Sci/Tech"}
+# how many of Business and of Sci/Tech
+SHIFTED = {"train": (400, 400), "known": (600, 600), "unlabelled": (675, 225), "test": (225, 75)}
 SIGN = re.compile(r"\[([+-])[0-9]?\]")
 Rows = list[tuple[str, str]]
 
@@ -118,6 +124,20 @@ def news(data: Path) -> tuple[Rows, Rows]:
     return held_out(rows, 2)
 
 
+def shifted(rows: Rows) -> dict[str, Rows]:
+    """News of two kinds, 1 to 1 and 3 to 1, no row twice."""
+    mixed = list(rows)
+    random.Random("rows in a fixed order").shuffle(mixed)
+    left = {kind: [row for row in mixed if row[1] == kind] for kind in ("Business", "Sci/Tech")}
+    made = {}
+    for part, counts in SHIFTED.items():
+        made[part] = [
+            left[kind].pop() for kind, count in zip(left, counts, strict=True) for _ in range(count)
+        ]
+        random.Random(part).shuffle(made[part])
+    return made
+
+
 def spoken(archive: Path) -> tuple[Rows, Rows]:
     """Clips, unpacked, and the digit that each says: those numbered 5 to 24, and the test's, 0 to 4."""
     rows: tuple[Rows, Rows] = ([], [])
@@ -132,6 +152,12 @@ def spoken(archive: Path) -> tuple[Rows, Rows]:
                 (folder / name).write_bytes(content.read())
                 rows[int(number) < TEST_CLIPS].append((f"spoken-digits/{name}", digit))
     return rows
+
+
+def write(name: str, column: str, rows: Rows) -> None:
+    """One object a line, with `column` and label."""
+    lines = [json.dumps({column: text, "label": label}) + "\n" for text, label in rows]
+    (FOLDER / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 def main() -> None:
@@ -150,11 +176,11 @@ def main() -> None:
         "spoken-digits": spoken(data / "free_spoken_digits" / "fsdd_recordings.tar.gz"),
     }
     FOLDER.mkdir(parents=True, exist_ok=True)
+    for part, rows in shifted([row for both in made["ag-news"] for row in both]).items():
+        write(f"shift-{part}", "text", rows)
     for name, parts in made.items():
         for part, rows in zip(("train", "test"), parts, strict=True):
-            column = "audio" if name == "spoken-digits" else "text"
-            lines = [json.dumps({column: text, "label": label}) + "\n" for text, label in rows]
-            (FOLDER / f"{name}-{part}.jsonl").write_text("".join(lines), encoding="utf-8")
+            write(f"{name}-{part}", "audio" if name == "spoken-digits" else "text", rows)
         print(f"{name}: {len(parts[0]):,} rows to train on, {len(parts[1]):,} to test")
     from benchmarks.proof_images import write_all
 

@@ -98,7 +98,7 @@ def prove(recipe: Path) -> str:
         subprocess.run(argv, cwd=ROOT, check=True)
         if command[0] == "run":
             verdict = json.loads((folder(command) / "verdict.json").read_text(encoding="utf-8"))
-            parts.append("\n".join(table(verdict)) + "\n")
+            parts.append("\n".join((*table(verdict), *told(folder(command)))) + "\n")
     return "\n".join(parts)
 
 
@@ -132,6 +132,18 @@ def table(verdict: dict[str, Any]) -> Iterator[str]:
             f"Label-free gate: {gate['decision']}, calibrated information {gate['effect']:+.4f} nats "
             f"[{gate['low']:+.4f}, {gate['high']:+.4f}] against {gate['against']}."
         )
+
+
+def told(run: Path) -> Iterator[str]:
+    """What the runs of each seed found out while they trained, as sentences."""
+    for path in sorted([*run.glob("events.jsonl"), *run.glob("seed-*/events.jsonl")]):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            event = json.loads(line)
+            found = event.get({"label_shift": "weights", "shares": "shares"}.get(event["event"], ""))
+            if found is not None:
+                values = found.items() if isinstance(found, dict) else enumerate(found, start=1)
+                said = ", ".join(f"{name} {value:.3f}" for name, value in values)
+                yield f"- {path.parent.name}: {event['event'].replace('_', ' ')}: {said}"
 
 
 def main(names: list[str]) -> int:

@@ -24,7 +24,7 @@ from tlscale.engine.mixout import Mixout, make_mixout
 from tlscale.engine.step import mean_objective, set_modes
 from tlscale.errors import PlanError
 from tlscale.planning.checks import check
-from tlscale.planning.types import Adapter, Term, World
+from tlscale.planning.types import Adapter, Term, Update, World
 from tlscale.recipe.train import Averaging
 
 EMA = Averaging(kind="ema", decay=0.6)
@@ -97,7 +97,12 @@ def test_neutral_settings_change_no_bit(slots: dict[str, Any], tmp_path: Path) -
     assert equal(plain, other)
 
 
-@pytest.mark.parametrize("slots", [{"averaging": EMA}, {"averaging": SWA}, {"mixout": 0.4}], ids=str)
+SGD = Update(optim="sgd", learning_rate=0.5, weight_decay=0.1, betas=(0.9, 0.999), max_grad_norm=1.0)
+
+
+@pytest.mark.parametrize(
+    "slots", [{"averaging": EMA}, {"averaging": SWA}, {"mixout": 0.4}, {"update": SGD}], ids=str
+)
 def test_what_is_done_again_is_the_same(slots: dict[str, Any], tmp_path: Path) -> None:
     given: dict[str, Any] = {"save_steps": 2, "epochs": 3.0, "validation": 5, "eval_steps": 3}
     straight, _, whole = trained(asking(training(tmp_path / "a", **given), **slots), llama(0.1))

@@ -10,7 +10,7 @@ from tests.unit.facts import LABELS, llama
 from tlscale.planning import memory
 from tlscale.planning.adapters import adapter_size
 from tlscale.planning.strategy import FREEZE_ALL, TRAIN_ALL, TRAIN_HEAD, Context, stage
-from tlscale.planning.types import Adapter, Batch, Facts, Head, ParamRule, World
+from tlscale.planning.types import Adapter, Batch, Facts, Head, ParamRule, Update, World
 from tlscale.recipe.train import Train
 from tlscale.recipe.types import Model, Recipe
 
@@ -56,6 +56,12 @@ def test_full_training_keeps_weights_and_two_states_per_parameter() -> None:
     assert items["optimizer"] == 8 * parameters(facts)
     assert "adapter and head" not in items
     assert items["overhead"] == items["activations"] + items["logits"]
+
+
+def test_momentum_is_one_state() -> None:
+    update = Update(optim="sgd", learning_rate=1.0, weight_decay=0.0, betas=(0.9, 0.999), max_grad_norm=1.0)
+    facts = llama()
+    assert account(facts, micro=64, update=update)["optimizer"] == 4 * parameters(facts)
 
 
 def test_frozen_weights_have_no_gradients_and_no_states() -> None:

@@ -12,7 +12,7 @@ from tlscale.errors import PlanError
 from tlscale.planning import memory, sharding
 from tlscale.planning.checks import check
 from tlscale.planning.strategy import TRAIN_ALL
-from tlscale.planning.types import Adapter, Batch, ParamRule, World
+from tlscale.planning.types import Adapter, Batch, ParamRule, Update, World
 from tlscale.recipe.types import Model
 
 NEEDS = {"none": 100, "zero1": 80, "zero2": 60, "zero3": 30, "fsdp2": 30}
@@ -81,6 +81,7 @@ def test_the_account_divides_what_is_shared() -> None:
 
 ADALORA = Adapter(peft_type="ADALORA", fields={"r": 4})
 PROMPT = Adapter(peft_type="PROMPT_TUNING", fields={"num_virtual_tokens": 4})
+SGD = Update(optim="sgd", learning_rate=1.0, weight_decay=0.0, betas=(0.9, 0.999), max_grad_norm=1.0)
 LATER = ParamRule(pattern=r".*", lr_scale=1.0, from_step=3)
 CLASHES: list[tuple[str, World, dict[str, Any], str]] = [
     ("uneven", world(processes=3, machines=2), ADAPT, "multiple of hardware.machines"),
@@ -96,6 +97,7 @@ CLASHES: list[tuple[str, World, dict[str, Any], str]] = [
     ("weights kept whole", world(sharding="zero2", offload="parameters"), ADAPT, "zero3 or fsdp2"),
     ("AdaLoRA", world(sharding="zero1"), {**ADAPT, "adapter": ADALORA}, "method: lora"),
     ("prompts", world(sharding="fsdp2"), {**ADAPT, "adapter": PROMPT}, "none, zero1 or zero2"),
+    ("momentum", world(sharding="fsdp2"), {"update": SGD}, "train.optim to adamw"),
     ("unfreezing", world(sharding="zero1"), {"rules": (LATER,)}, "fsdp2 or none"),
     ("float16", world(sharding="fsdp2").model_copy(update={"dtype": "float16"}), ADAPT, "bfloat16"),
 ]

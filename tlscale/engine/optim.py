@@ -1,4 +1,4 @@
-"""AdamW over groups of equal learning rate and decay, and the shape of the learning rate."""
+"""The optimizer over groups of equal learning rate and decay, and the shape of the learning rate."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from functools import partial
 
 import torch
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from tlscale.planning.types import Schedule, Update
 
+MOMENTUM = 0.9  # of SGD
 LOWEST = 1 / 32  # of the peak, where the slanted triangle begins and ends (Howard and Ruder 2018)
 
 
@@ -22,31 +23,32 @@ def make_optimizer(
     scales: Mapping[str, float],
     update: Update,
     first_steps: Mapping[str, int] | None = None,
-) -> AdamW:
-    """AdamW over the trainable parameters named in `scales` (live name to learning-rate factor).
+) -> Optimizer:
+    """AdamW or SGD over the trainable parameters named in `scales` (live name to learning-rate factor).
 
     Vectors (biases, norms) are not decayed, as is usual since Loshchilov and Hutter 2019
-    (arXiv:1711.05101). `first_steps` names those that rest until a step; their groups are there from the
-    start, since sharding and data parallelism fix them before training.
+    (arXiv:1711.05101). AdamW's decay is theirs; SGD's is added to the gradient, so that it goes to the
+    minimum of the loss and half of the decay times the squared norm. `first_steps` names those that rest
+    until a step; their groups are there from the start, since sharding and data parallelism fix them
+    before training.
     """
     groups: dict[tuple[int, float, float], list[torch.nn.Parameter]] = defaultdict(list)
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             decay = update.weight_decay if parameter.dim() > 1 else 0.0
             groups[-(first_steps or {}).get(name, 0), scales[name], decay].append(parameter)
-    return AdamW(
-        [
-            {
-                "params": parameters,
-                "lr": update.learning_rate * scale,
-                "weight_decay": decay,
-                "from_step": -later,
-            }
-            for (later, scale, decay), parameters in sorted(groups.items(), key=lambda item: item[0])
-        ],
-        lr=update.learning_rate,
-        betas=update.betas,
-    )
+    made = [
+        {
+            "params": parameters,
+            "lr": update.learning_rate * scale,
+            "weight_decay": decay,
+            "from_step": -later,
+        }
+        for (later, scale, decay), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]
+    if update.optim == "sgd":
+        return SGD(made, lr=update.learning_rate, momentum=MOMENTUM)
+    return AdamW(made, lr=update.learning_rate, betas=update.betas)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, schedule: Schedule, steps: int) -> LRScheduler:

@@ -21,8 +21,9 @@ from tlscale.recipe.types import Model
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 FULL = 4
-# AdamW keeps two averages per parameter
-ADAM_STATES = 2
+# averages per parameter
+STATES = {"adamw": 2, "sgd": 1}
+OPTIMIZERS = {"adamw": "AdamW, two float32 states", "sgd": "SGD, a float32 momentum"}
 # 4-bit blocks of 64 with an 8-bit constant each, and one float32 per 256 constants (arXiv:2305.14314)
 FOUR_BITS = 0.5 + 1 / 64 + 4 / (64 * 256)
 CUDA_CONTEXT = 600_000_000
@@ -84,8 +85,8 @@ def account(
         MemoryItem(name="gradients", bytes=round(moment.gradients), note=_gradients_note(batch, moment)),
         MemoryItem(
             name="optimizer",
-            bytes=round(ADAM_STATES * FULL * trainable + moment.scratch),
-            note="AdamW, two float32 states" + (", and what the update needs" if moment.scratch else ""),
+            bytes=round(STATES[stage.update.optim] * FULL * trainable + moment.scratch),
+            note=OPTIMIZERS[stage.update.optim] + (", and what the update needs" if moment.scratch else ""),
         ),
         MemoryItem(name="other weights", bytes=FULL * _copies(stage) * trainable, note=_copies_note(stage)),
         MemoryItem(

@@ -96,6 +96,12 @@ CLASHES: tuple[Clash, ...] = (
         "set hardware.sharding to none, or use method: lora",
     ),
     Clash(
+        "train.optim",
+        lambda c: c.stage is not None and c.stage.update.optim == "sgd" and c.world.sharding != "none",
+        "only AdamW's averages are shared out among processes",
+        "set train.optim to adamw, or hardware.sharding to none",
+    ),
+    Clash(
         "hardware.sharding",
         lambda c: _is_zero(c) and c.stage is not None and any(rule.from_step for rule in c.stage.rules),
         "ZeRO updates all parameters in every step, and some of them are to rest at first",

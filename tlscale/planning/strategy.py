@@ -106,6 +106,7 @@ def stage(context: Context, **slots: Any) -> Stage:
         "head": Head(kind="native"),
         "objective": terms(train.objective),
         "update": Update(
+            optim=train.optim,
             learning_rate=train.learning_rate,
             weight_decay=train.weight_decay,
             betas=(train.adam_beta1, train.adam_beta2),

@@ -121,8 +121,9 @@ class Term(Frozen):
 
 
 class Update(Frozen):
-    """AdamW and gradient clipping."""
+    """The optimizer and gradient clipping; `betas` are AdamW's."""
 
+    optim: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float
     weight_decay: float
     betas: tuple[float, float]

@@ -183,8 +183,9 @@ def _settings(planned: PlannedStage) -> str:
     epochs = "1 epoch" if budget.epochs == 1 else f"{budget.epochs:g} epochs"
     length = epochs if budget.max_steps is None else f"at most {count(budget.max_steps)} steps"
     betas = " and ".join(f"{beta:g}" for beta in update.betas)
+    optimizer = "SGD with momentum" if update.optim == "sgd" else f"AdamW with betas {betas}"
     return (
-        f"AdamW with betas {betas}, weight decay {update.weight_decay:g}, gradients clipped at "
+        f"{optimizer}, weight decay {update.weight_decay:g}, gradients clipped at "
         f"{update.max_grad_norm:g}, warm-up over {stage.schedule.warmup_ratio:.0%} of the steps, {length}"
     )
 

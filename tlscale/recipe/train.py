@@ -77,6 +77,10 @@ class Train(Frozen):
     """Optimization, in the words of transformers' TrainingArguments."""
 
     learning_rate: Annotated[float, Field(gt=0)] = Field(2e-4, description="Peak learning rate.")
+    optim: Literal["adamw", "sgd"] = Field(
+        "adamw",
+        description="sgd: with a momentum of 0.9, and weight decay as the gradient of a squared norm.",
+    )
     num_train_epochs: Annotated[float, Field(gt=0)] = Field(
         3.0, description="Passes over the training rows."
     )
@@ -96,7 +100,7 @@ class Train(Frozen):
     )
     warmup_ratio: Fraction = Field(0.03, description="Share of the steps spent warming up.")
     weight_decay: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="Decoupled weight decay; never on biases and norms."
+        0.0, description="Weight decay, decoupled in AdamW; never on biases and norms."
     )
     adam_beta1: Fraction = Field(0.9, description="AdamW's first moment decay.")
     adam_beta2: Fraction = Field(0.999, description="AdamW's second moment decay.")

@@ -98,7 +98,6 @@ CLASHES: list[tuple[str, World, dict[str, Any], str]] = [
     ("AdaLoRA", world(sharding="zero1"), {**ADAPT, "adapter": ADALORA}, "method: lora"),
     ("prompts", world(sharding="fsdp2"), {**ADAPT, "adapter": PROMPT}, "none, zero1 or zero2"),
     ("momentum", world(sharding="fsdp2"), {"update": SGD}, "train.optim to adamw"),
-    ("unfreezing", world(sharding="zero1"), {"rules": (LATER,)}, "fsdp2 or none"),
     ("float16", world(sharding="fsdp2").model_copy(update={"dtype": "float16"}), ADAPT, "bfloat16"),
 ]
 

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,7 +36,9 @@ def make_optimizer(
     groups: dict[tuple[int, float, float], list[torch.nn.Parameter]] = defaultdict(list)
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            decay = update.weight_decay if parameter.dim() > 1 else 0.0
+            # a weight that ZeRO-3 has shared out looks like an empty vector
+            shape = getattr(parameter, "ds_shape", parameter.shape)
+            decay = update.weight_decay if len(shape) > 1 else 0.0
             groups[-(first_steps or {}).get(name, 0), scales[name], decay].append(parameter)
     made = [
         {
@@ -51,7 +54,7 @@ def make_optimizer(
     return AdamW(made, lr=update.learning_rate, betas=update.betas)
 
 
-def make_schedule(optimizer: torch.optim.Optimizer, schedule: Schedule, steps: int) -> LRScheduler:
+def make_schedule(optimizer: Optimizer, schedule: Schedule, steps: int) -> LRScheduler:
     """Warm-up over `warmup_ratio` of `steps`, then the shape; 0 for groups that rest."""
     # a run of one step would otherwise be warm-up alone, at rate 0
     warmup = min(math.ceil(schedule.warmup_ratio * steps), steps - 1)
@@ -62,10 +65,15 @@ def make_schedule(optimizer: torch.optim.Optimizer, schedule: Schedule, steps: i
     return LambdaLR(optimizer, groups)
 
 
-def forget_resting(optimizer: torch.optim.Optimizer) -> None:
+def rests(group: Mapping[str, Any]) -> bool:
+    """Whether a group waits for the step at which it joins."""
+    return bool(group.get("from_step", 0) > 0 and group["lr"] == 0.0)
+
+
+def forget_resting(optimizer: Optimizer) -> None:
     """Drops the gradients of groups that rest, so that they count neither in clipping nor in averages."""
     for group in optimizer.param_groups:
-        if group.get("from_step", 0) > 0 and group["lr"] == 0.0:
+        if rests(group):
             for parameter in group["params"]:
                 parameter.grad = None
 

@@ -16,7 +16,6 @@ from tlscale.data.examples import Example
 from tlscale.engine.backend import Session
 from tlscale.engine.gather import gathered
 from tlscale.engine.objectives import Terms
-from tlscale.engine.optim import forget_resting
 from tlscale.engine.runtime import Runtime
 from tlscale.engine.surgery import Apart, Operator, Summed
 from tlscale.engine.view import TRAIN, Batches, View
@@ -105,7 +104,6 @@ def optimize(
         )  # fmt: skip
     if not math.isfinite(loss):
         return Stepped(loss, math.nan)
-    forget_resting(session.optimizer)
     norm = session.step()
     # loss scaling, where there is any, overflows now and then, leaves the step out and scales less
     return Stepped(loss, norm, bool(session.scaler_state()) or math.isfinite(norm), conflicts)

@@ -102,12 +102,6 @@ CLASHES: tuple[Clash, ...] = (
         "set train.optim to adamw, or hardware.sharding to none",
     ),
     Clash(
-        "hardware.sharding",
-        lambda c: _is_zero(c) and c.stage is not None and any(rule.from_step for rule in c.stage.rules),
-        "ZeRO updates all parameters in every step, and some of them are to rest at first",
-        "set hardware.sharding to fsdp2 or none",
-    ),
-    Clash(
         "strategy",
         lambda c: _kind(c) in PROMPTS and c.world.shards_weights,
         "a prompt is computed from its encoder when it is saved, and its weights are shared out",

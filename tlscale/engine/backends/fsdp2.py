@@ -31,6 +31,7 @@ from torch.optim import Optimizer
 
 from tlscale.engine import pages
 from tlscale.engine.backend import MakeOptimizer, OptimizerState, put, statistics, trainable
+from tlscale.engine.optim import forget_resting
 from tlscale.engine.runtime import Runtime
 from tlscale.planning.types import PlannedStage
 
@@ -78,6 +79,7 @@ class Fsdp2:
         (loss * self._runtime.world).backward()  # type: ignore[no-untyped-call]
 
     def step(self) -> float:
+        forget_resting(self.optimizer)
         parameters = list(trainable(self.module).values())
         norm = nn.utils.clip_grad_norm_(parameters, self._max_grad_norm or math.inf)
         whole = float(_full(norm))

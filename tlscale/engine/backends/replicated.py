@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from tlscale.engine.backend import MakeOptimizer, OptimizerState, put, statistics, trainable
+from tlscale.engine.optim import forget_resting
 from tlscale.engine.runtime import Runtime
 from tlscale.planning.types import PlannedStage
 
@@ -46,6 +47,7 @@ class Replicated:
         self._accelerator.backward(loss * self._world)
 
     def step(self) -> float:
+        forget_resting(self.optimizer)
         parameters = list(trainable(self.module).values())
         norm = self._accelerator.clip_grad_norm_(parameters, self._max_grad_norm or math.inf)
         if math.isfinite(float(norm)) or self._accelerator.scaler is not None:

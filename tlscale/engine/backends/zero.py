@@ -19,13 +19,13 @@ from torch.optim import Optimizer
 
 from tlscale.engine import launched, pages
 from tlscale.engine.backend import MakeOptimizer, OptimizerState, put, statistics, trainable
+from tlscale.engine.backends.averages import Averages, stop_gradients_of_resting
 from tlscale.engine.runtime import Runtime
 from tlscale.errors import PlanError
 from tlscale.models.names import transformers_model
 from tlscale.models.quantize import is_quantized
 from tlscale.planning.types import PlannedStage, World
 
-AVERAGES = ("exp_avg", "exp_avg_sq")
 # parameters below so many hidden widths stay whole, as transformers sets it
 KEPT_WHOLE = 10
 NEVER = 2**31
@@ -86,12 +86,14 @@ class Zero:
         if self.sharded:
             _share_out(deepspeed, module, config, runtime.device)
         self._inner = make(module)
+        stop_gradients_of_resting(self._inner)
         with _aside(module) if not self.sharded else nullcontext():
             self._engine, self._outer, _, _ = deepspeed.initialize(
                 model=module, optimizer=self._inner, config=config, dist_init_required=False
             )
         self.module: nn.Module = self._engine
         self.optimizer: Optimizer = self._inner
+        self._averages = Averages(self._outer, self._inner, sharded=self.sharded)
 
     def passing(self, *, last: bool) -> AbstractContextManager[Any]:
         return self._pass(last)
@@ -107,6 +109,7 @@ class Zero:
 
     def step(self) -> float:
         self._engine.step()
+        self._averages.restart_resting()
         return float(self._engine.get_global_grad_norm())
 
     def zero_grad(self) -> None:
@@ -151,49 +154,11 @@ class Zero:
         self._outer.refresh_fp32_params()
 
     def optimizer_state(self) -> OptimizerState:
-        from deepspeed.utils import safe_get_full_optimizer_state
-
-        states = list(self._inner.state.values())
-        if not states:
-            return {}
-        found: OptimizerState = {}
-        for name, parameter in trainable(self._plain).items():
-            full = {key: safe_get_full_optimizer_state(parameter, key) for key in AVERAGES}
-            if self._runtime.leads or not self.sharded:
-                found[name] = {key: value.view(_shape(parameter)).cpu() for key, value in full.items()}
-                found[name]["step"] = states[0]["step"].clone()
-        return found
+        everywhere = self._runtime.leads or not self.sharded
+        return self._averages.read(trainable(self._plain), keep=everywhere)
 
     def load_optimizer_state(self, state: OptimizerState) -> None:
-        if not state:
-            return
-        from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
-
-        self._make_states(next(iter(state.values()))["step"])
-        for name, parameter in trainable(self._plain).items():
-            for key in AVERAGES:
-                value = state[name][key].to(self._runtime.device)
-                if self.sharded:
-                    safe_set_local_optimizer_state(parameter, self._part(value, parameter), key)
-                else:
-                    safe_set_full_optimizer_state(parameter, value, key)
-
-    def _make_states(self, step: Tensor) -> None:
-        """Averages of zero, which the first step would make, for the saved ones to be put into."""
-        for group in self._inner.param_groups:
-            for flat in group["params"] or ():
-                self._inner.state[flat] = {
-                    "step": step.clone(), **{key: torch.zeros_like(flat) for key in AVERAGES}
-                }  # fmt: skip
-
-    def _part(self, value: Tensor, parameter: nn.Parameter) -> Tensor:
-        """This process's part of a full tensor, as stage 3 divides it: evenly, padded with zeros."""
-        from deepspeed.utils import safe_get_local_fp32_param
-
-        size = safe_get_local_fp32_param(parameter).numel()
-        padded = value.new_zeros(size * self._runtime.world)
-        padded[: value.numel()] = value.flatten()
-        return padded[self._runtime.rank * size :][:size]
+        self._averages.put(trainable(self._plain), state, self._runtime)
 
     def scaler_state(self) -> dict[str, Any]:
         return {}
@@ -270,8 +235,3 @@ def _deepspeed(world: World) -> Any:
     with redirect_stdout(sys.stderr):
         deepspeed.init_distributed(dist_init_required=False, verbose=False)
     return deepspeed
-
-
-def _shape(parameter: nn.Parameter) -> torch.Size:
-    shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
-    return shape

@@ -47,6 +47,7 @@ CONFIGS = {
     "proofs/banking77-ladder",
     "proofs/clinc-first",
     "proofs/digits",
+    "proofs/digits-adda",
     "proofs/four-tasks",
     "proofs/setfit-news",
     "proofs/shakespeare-forgetting",

@@ -22,6 +22,7 @@ SECTIONS = {
     "ImageProcessor": "model.image_processor",
     "Data": "data",
     "Masking": "data.masking",
+    "Augmentation": "data.augmentation",
     "Source": "data.train and the other rows of data",
     "Train": "train",
     "Averaging": "train.averaging",

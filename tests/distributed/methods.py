@@ -98,6 +98,7 @@ class Bench:
         made = [self._classifier(name, *parts) for name, parts in CLASSIFIERS.items()]
         made += [self._tasks(name, *parts) for name, parts in TASKS.items()]
         made += [self._fusion(), self._adapted(), self._pattern(), self._paced(), self._chosen()]
+        made.append(self._varied())
         for recipe in made:
             recipe["hardware"] |= hardware
             if processes > 1:
@@ -213,6 +214,14 @@ class Bench:
             strategy={name: value for name, value in LORA.items() if name != "head"}, train=train,
         )  # fmt: skip
 
+    def _varied(self) -> dict[str, Any]:
+        rows = {"path": str(self.root / "pictures.npz"), "image": "images", "label": "labels"}
+        drawn = {"random_resized_crop": [0.3, 1.0], "horizontal_flip": 0.5, "color_jitter": 0.4}
+        return self._recipe(
+            "varied", "vit", "image-classification", {"train": rows, "test": rows, "augmentation": drawn},
+            strategy={"kind": "full"},
+        )  # fmt: skip
+
     def _masked(self, sharding: str, **hardware: Any) -> dict[str, Any]:
         other = {"path": str(self.root / "more.jsonl"), "text": "prompt"}
         return self._recipe(
@@ -227,6 +236,8 @@ def bench(root: Path, sources: Path) -> Bench:
     tiny.llama(root / "llama")
     tiny.bert(root / "bert")
     tiny.masked_bert(root / "masked")
+    tiny.vit(root / "vit")
+    tiny.pictures(root / "pictures.npz", ROWS)
     tiny.sentences(root / "rows.jsonl", ROWS)
     tiny.sentences(root / "more.jsonl", 40, seed=1)
     return Bench(root, sources)

@@ -10,7 +10,8 @@ from tests.distributed import kit
 from tests.distributed.methods import CLASSIFIERS, MASKED, OF_LANGUAGE, STEPS, TASKS, TERMS, bench
 from tlscale import plugins
 
-NAMES = (*CLASSIFIERS, *TASKS, "fusion", "adda", "pet", "chosen", "paced", *(f"masked-{s}" for s in MASKED))
+ALONE = ("fusion", "adda", "pet", "chosen", "paced", "varied")
+NAMES = (*CLASSIFIERS, *TASKS, *ALONE, *(f"masked-{s}" for s in MASKED))
 
 
 @pytest.fixture(scope="module")

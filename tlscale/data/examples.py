@@ -27,12 +27,13 @@ def prepare(
     max_length: int,
     overflow: Overflow,
     loss_on: LossOn,
+    keep_pictures: bool = False,
 ) -> Prepared:
     """The examples of `rows`, and the account of what was cut or dropped.
 
     `processor` is a transformers tokenizer or what makes pixels or spectrograms. `max_length` is in
     tokens, special ones included. `overflow` doesn't concern documents: those continue in the next
-    window.
+    window. `keep_pictures` is for rows whose pixels are made anew in every epoch.
 
     Raises:
         DataError: no rows, a format that `task` can't use, or a row that isn't as its format needs;
@@ -54,7 +55,7 @@ def prepare(
             rows, columns, processor, max_length=max_length, overflow=overflow, loss_on=loss_on
         )
     elif form == "image-classification":
-        made = pixels.images(rows, source, columns, processor, labels)
+        made = pixels.images(rows, source, columns, processor, labels, keep=keep_pictures)
     elif form == "audio-classification":
         made = clips.clips(rows, source, columns, processor, labels=labels, overflow=overflow)
     elif form == "pairs":

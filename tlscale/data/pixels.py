@@ -22,9 +22,18 @@ _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 def images(
-    rows: Sequence[Row], source: Source, columns: Columns, processor: Any, labels: tuple[str, ...]
+    rows: Sequence[Row],
+    source: Source,
+    columns: Columns,
+    processor: Any,
+    labels: tuple[str, ...],
+    *,
+    keep: bool = False,
 ) -> list[Made]:
     """Images with class indices; `pixels` is float32 [3, H, W] as `processor` resizes and scales it.
+
+    Args:
+        keep: Whether examples have the `picture` beside it.
 
     Raises:
         DataError: an image that can't be decoded, or an unknown label.
@@ -33,10 +42,21 @@ def images(
     for row in rows:
         index, name = class_index(row, columns, labels)
         picture = decode(row, value(row, columns.by_role["image"]), folder_of(source))
-        pixels = processor(images=picture, return_tensors="pt")["pixel_values"][0].float()
-        one = Example(where=row.where, text=row.where, reference=name, label=index, pixels=_thin(pixels))
+        one = Example(
+            where=row.where,
+            text=row.where,
+            reference=name,
+            label=index,
+            pixels=pixels_of(picture, processor),
+            picture=picture if keep else None,
+        )
         made.append(Made((one,)))
     return made
+
+
+def pixels_of(picture: Image.Image, processor: Any) -> torch.Tensor:
+    """Float32 [3, H, W] of an RGB image."""
+    return _thin(processor(images=picture, return_tensors="pt")["pixel_values"][0].float())
 
 
 def decode(row: Row, found: Any, folder: Path | None) -> Image.Image:

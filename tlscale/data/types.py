@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol, overload, runtime_checkable
 
 import torch
+from PIL import Image
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,6 +19,7 @@ class Example:
     first never is, nothing predicts it; for masked ones they are those that may be hidden, and where
     `shown` is there, those that are. `shown`: what the model reads in place of `tokens`. `label`: index
     into the recipe's labels. `pixels`: float32 [3, H, W], or of a clip its spectrogram [frames, bins].
+    `picture`: what `pixels` were made of, where they are made anew in every epoch.
     `pair`: token ids of the positive text. `features`: the frozen backbone's vector [H]. `text` and
     `reference` are what a person would read: the input and the right answer. `weight`: what it counts in
     the task's loss, where examples count unequally.
@@ -34,6 +36,7 @@ class Example:
     prompt_tokens: int = 0
     label: int | None = None
     pixels: torch.Tensor | None = None
+    picture: Image.Image | None = None
     pair: list[int] | None = None
     features: torch.Tensor | None = None
     segments: tuple[int, ...] | None = None

@@ -197,6 +197,7 @@ def clashes(recipe: Recipe, facts: Facts, stages: tuple[Stage, ...], world: Worl
         f"{clash.key}: {clash.reason}; {clash.instead.format(limit=facts.architecture.max_length)}"
         for clash in (
             *CLASHES,
+            *image_checks.CLASHES,
             *masking_checks.CLASHES,
             *sharding_checks.CLASHES,
             *stream_checks.CLASHES,

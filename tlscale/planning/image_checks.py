@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from tlscale.planning.cases import Case, Clash
 from tlscale.planning.headers import read_json
 from tlscale.planning.pictures import FACTOR, OWN, TIMM, Fields, changes, missing, own, shown, side, timm
 from tlscale.planning.types import Facts
@@ -22,6 +23,28 @@ BRIGHTEST = 255.0
 FIXED_GRID = ("deit", "ijepa", "vit", "vit_msn")
 COMPARED = ("size", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
 COST = "tlscale probe RECIPE --alignment prints what it costs"
+
+
+CLASHES: tuple[Clash, ...] = (
+    Clash(
+        "data.augmentation",
+        lambda c: c.recipe.data.augmentation is not None and c.recipe.model.task != TASK,
+        "only pictures are cut, mirrored and coloured",
+        f"leave it out, or set model.task to {TASK}",
+    ),
+    Clash(
+        "data.augmentation",
+        lambda c: c.recipe.data.augmentation is not None and _once(c),
+        "the frozen backbone's features are computed once, so pictures can't vary from epoch to epoch",
+        "leave it out, or use strategy kind: partial, full or peft",
+    ),
+)
+
+
+def _once(case: Case) -> bool:
+    """Whether a stage trains a head of ours over features that never change."""
+    fixed = all(name.startswith("head.") for name in case.trained)
+    return case.pooled and case.stage is not None and case.stage.adapter is None and fixed
 
 
 class _Said:

@@ -1,4 +1,4 @@
-"""What a recipe may say about how pictures become the model's input."""
+"""What a recipe may say about how pictures become the model's input, and how they vary in training."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tlscale.recipe.base import Frozen, Positive
+from tlscale.recipe.base import Fraction, Frozen, Positive
 
 Side = Literal["height", "width", "shortest_edge"]
 Spread = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
 SIZES: tuple[set[str], ...] = ({"height", "width"}, {"shortest_edge"})
 
 
@@ -55,4 +56,25 @@ class ImageProcessor(Frozen):
             for name in names:
                 if getattr(self, switch) is False and getattr(self, name) is not None:
                     raise ValueError(f"{name} is of no use where {switch} is false; leave one of them out")
+        return self
+
+
+class Augmentation(Frozen):
+    """Pictures to train on, drawn anew in every epoch; those that are scored stay as they are."""
+
+    random_resized_crop: tuple[Share, Share] | None = Field(
+        None, description="Least and largest share of the area that is cut out, and enlarged again."
+    )
+    horizontal_flip: Fraction = Field(0.0, description="Chance that left and right change places.")
+    color_jitter: Fraction = Field(
+        0.0, description="Most that brightness, contrast and saturation may change, each by a factor."
+    )
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Augmentation:
+        crop = self.random_resized_crop
+        if crop is not None and crop[0] > crop[1]:
+            raise ValueError("random_resized_crop is [least, largest] share of the area")
+        if crop is None and not self.horizontal_flip and not self.color_jitter:
+            raise ValueError("changes nothing; leave it out, or set horizontal_flip: 0.5")
         return self

@@ -15,7 +15,7 @@ from tlscale.recipe.carry import AskedCarry
 from tlscale.recipe.evaluate import Evaluate, Report
 from tlscale.recipe.hardware import Hardware
 from tlscale.recipe.masking import Masking
-from tlscale.recipe.pictures import ImageProcessor
+from tlscale.recipe.pictures import Augmentation, ImageProcessor
 from tlscale.recipe.publish import Publish
 from tlscale.recipe.search import Sweep
 from tlscale.recipe.train import Train
@@ -228,6 +228,7 @@ class Data(Frozen):
     masking: Masking | None = Field(
         None, description="How tokens are hidden from a masked language model, where it differs."
     )
+    augmentation: Augmentation | None = Field(None, description="How pictures to train on vary by epoch.")
 
 
 class StageRecipe(Frozen):

@@ -31,7 +31,7 @@ from tlscale.sources import Row, read, resolve
 from tlscale.sources.roles import GIVEN, Role, Rows, role_rows, unlabelled_rows
 from tlscale.sources.streaming import shards
 from tlscale.worker.console import Reporter
-from tlscale.worker.hiding import judged
+from tlscale.worker.hiding import JUDGED, judged
 from tlscale.worker.parts import summed, write_parts
 from tlscale.worker.supply import Blocks, Supply
 
@@ -78,7 +78,8 @@ def load_examples(
     if plan.recipe.model.task in WITHOUT_TEXT:
         found: Roles = {}
         for role, source, rows in _sources(plan):
-            prepared = list(_prepared(plan, processor, source, rows))
+            keep = plan.recipe.data.augmentation is not None and role not in JUDGED
+            prepared = list(_prepared(plan, processor, source, rows, keep_pictures=keep))
             _say(plan, reporter, role, summed([one.report for one in prepared]))
             found[role] = tuple(example for one in prepared for example in one.examples)
         return found
@@ -149,13 +150,17 @@ def _sources(plan: Plan) -> Iterator[tuple[str, Source, Rows]]:
     yield from ((role, source, found) for role, (source, found) in rows.items())
 
 
-def _prepared(plan: Plan, processor: Any, source: Source, rows: Rows) -> Iterator[Prepared]:
+def _prepared(
+    plan: Plan, processor: Any, source: Source, rows: Rows, *, keep_pictures: bool = False
+) -> Iterator[Prepared]:
     """The examples of `rows`, some thousand rows at a time."""
     for start in range(0, max(1, len(rows)), ROWS_AT_ONCE):
-        yield _prepare(plan, processor, source, rows[start : start + ROWS_AT_ONCE])
+        yield _prepare(plan, processor, source, rows[start : start + ROWS_AT_ONCE], keep_pictures)
 
 
-def _prepare(plan: Plan, processor: Any, source: Source, rows: Sequence[Row]) -> Prepared:
+def _prepare(
+    plan: Plan, processor: Any, source: Source, rows: Sequence[Row], keep_pictures: bool = False
+) -> Prepared:
     return prepare(
         rows,
         source,
@@ -165,6 +170,7 @@ def _prepare(plan: Plan, processor: Any, source: Source, rows: Sequence[Row]) ->
         max_length=plan.max_length,
         overflow=plan.recipe.data.overflow,
         loss_on=plan.recipe.data.loss_on,
+        keep_pictures=keep_pictures,
     )
 
 

@@ -1,10 +1,14 @@
-"""What a plan hides from a masked language model: anew in every epoch, and always the same to score."""
+"""What differs from epoch to epoch: tokens hidden from a masked language model, and pictures.
+
+What is scored is always the same.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tlscale.data.augmenting import augmenting
 from tlscale.data.examples import Example
 from tlscale.data.masking import hiding
 from tlscale.data.varying import Varied, Vary, same
@@ -20,6 +24,8 @@ def varied(plan: Plan, processor: Any) -> Vary:
     Raises:
         PlanError: the model's tokenizer has no mask token.
     """
+    if plan.recipe.data.augmentation is not None:
+        return augmenting(processor, plan.recipe.data.augmentation, f"seed {plan.seed}")
     return _hiding(plan, processor, f"seed {plan.seed}")
 
 

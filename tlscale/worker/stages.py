@@ -189,7 +189,10 @@ def featurized(
         batch.pop("labels")
         features: Any = module.features(**batch)  # type: ignore[operator]
         found |= dict(zip(chosen, features.float().cpu(), strict=True))
-    return tuple(replace(e, tokens=None, pixels=None, features=found[i]) for i, e in enumerate(examples))
+    return tuple(
+        replace(e, tokens=None, pixels=None, picture=None, features=found[i])
+        for i, e in enumerate(examples)
+    )
 
 
 def _probe(job: Job, planned: PlannedStage, model: Model) -> dict[str, torch.Tensor]:

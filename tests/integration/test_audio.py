@@ -12,17 +12,20 @@ from typing import Any
 
 import numpy
 import pytest
+import torch
 from scipy.io import wavfile
 from scipy.signal import resample_poly
+from transformers import ASTFeatureExtractor
 
 from tests.integration import tiny
 from tests.integration.test_worker_runs import LORA, Run, logged, models, run, scores
+from tlscale.data.clips import spectrogram
 from tlscale.errors import DataError
 from tlscale.planning.compile import compile_plan, read_plan
 from tlscale.recipe.load import check
 from tlscale.recipe.types import Recipe, Source
 from tlscale.runs.layout import RunLayout
-from tlscale.sources import read, survey
+from tlscale.sources import Row, read, survey
 from tlscale.sources.clips import decode
 from tlscale.sources.doctor import diagnose
 from tlscale.worker.run import ACTIONS
@@ -102,6 +105,25 @@ def test_samples_are_those_that_scipy_reads(width: int, scale: int, tmp_path: Pa
     numpy.testing.assert_array_equal(decode(path.read_bytes()).samples, clip.samples)
 
 
+def test_a_clip_shorter_than_a_frame_is_followed_by_silence(tmp_path: Path) -> None:
+    extractor = ASTFeatureExtractor(num_mel_bins=16, max_length=16)
+    noise = numpy.random.default_rng(0).bytes(2 * 100)
+    short = write(tmp_path / "short.wav", noise, rate=16000)
+    whole = write(tmp_path / "whole.wav", noise + bytes(2 * 300), rate=16000)
+    found = [
+        spectrogram(Row({}, "row"), given, tmp_path, extractor) for given in ("short.wav", "whole.wav")
+    ]
+    assert (short.stat().st_size, whole.stat().st_size) == (44 + 200, 44 + 800)
+    torch.testing.assert_close(found[0].values, found[1].values)
+    assert found[0].frames == found[1].frames == 1
+    in_table = spectrogram(Row({}, "row"), {"bytes": whole.read_bytes(), "path": None}, None, extractor)
+    torch.testing.assert_close(in_table.values, found[1].values)
+    with pytest.raises(DataError, match="row: audio is"):
+        spectrogram(Row({}, "row"), 3, None, extractor)
+    with pytest.raises(DataError, match=r"row: .*leaves the folder"):
+        spectrogram(Row({}, "row"), "../whole.wav", tmp_path / "x", extractor)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -157,6 +179,12 @@ def test_longer_clips_are_cut_and_counted_or_refused(
     events = [json.loads(line) for line in layout.events.read_text().splitlines()]
     (data,) = [event for event in events if event["event"] == "data" and event["role"] == "train"]
     assert (data["cut_rows"], data["cut_tokens"]) == (1, 98 - 16)
+    shutil.rmtree(layout.root)
+    sound["data"]["overflow"] = "drop"
+    layout = heard(run, sound, {"kind": "features"}, max_steps=5)
+    events = [json.loads(line) for line in layout.events.read_text().splitlines()]
+    (data,) = [event for event in events if event["event"] == "data" and event["role"] == "train"]
+    assert (data["cut_rows"], data["dropped_rows"]) == (0, 1)
     shutil.rmtree(layout.root)
     sound["data"]["overflow"] = "error"
     with pytest.raises(DataError, match=r"low/long\.wav"):

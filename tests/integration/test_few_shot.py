@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
+import pytest
 from safetensors.torch import load_file
 
 from tests.integration import tiny
@@ -20,6 +22,7 @@ def test_pairs_then_a_head(run: Run) -> None:
     layout = run("sequence-classification", stages=[PAIRS, HEAD], train={"learning_rate": 5e-3})
     first = logged(layout)[:20]
     assert first[-1] < first[0] / 2
+    assert logged(layout)[20] == pytest.approx(math.log(len(tiny.COLOURS)), rel=1e-5), "all are alike to it"
     found = scores(layout)
     assert found["target tuned accuracy"] > 0.9
     manifest = json.loads((layout.artifact("pairs") / "manifest.json").read_text())

@@ -80,6 +80,8 @@ def test_attention_is_learned_over_frozen_adapters(run: Run, sources: list[RunLa
         shares = attention.shares(given, torch.stack(changes, dim=-2))
         wanted = layer.base_layer(given) + sum(shares[..., i, None] * changes[i] for i in range(2))
         torch.testing.assert_close(layer(given), wanted)
+        torch.testing.assert_close(layer.train()(given), wanted, msg="what is frozen has no dropout")
+        layer.eval()
         torch.testing.assert_close(shares.sum(dim=-1), torch.ones(2, 3))
         assert shares.std() > 0
         with inside.disable_adapter():
@@ -128,17 +130,41 @@ def test_every_adapter_counts_alike_at_first() -> None:
     torch.testing.assert_close(shares, torch.full((4, 2), 0.5))
 
 
+def test_shares_and_their_sum_by_hand() -> None:
+    torch.manual_seed(0)
+    attention = Attention(6, 5, 3)
+    torch.nn.init.normal_(attention.query.weight)
+    given, changes = torch.randn(6), torch.tensor([1.0, 100.0])[:, None] * torch.randn(2, 5)
+    with torch.no_grad():
+        query = attention.query.weight @ given
+        keys = [attention.key.weight @ (change / change.norm() * 5**0.5) for change in changes]
+        weights = torch.stack([(key * query).sum() / 3**0.5 for key in keys]).exp()
+        wanted = weights / weights.sum()
+        torch.testing.assert_close(attention.shares(given, changes), wanted)
+        torch.testing.assert_close(
+            attention(given, changes), wanted[0] * changes[0] + wanted[1] * changes[1]
+        )
+
+
 def test_adapters_that_do_not_fit_are_refused(run: Run, sources: list[RunLayout], models: Any) -> None:
     config = sources[1].adapter / "adapter_config.json"
     said = json.loads(config.read_text())
     config.write_text(json.dumps({**said, "use_dora": True}))
     with pytest.raises(PlanError, match="only plain LoRA"):
         fused(run, sources, max_steps=1)
+    config.write_text(json.dumps({**said, "bias": "all"}))
+    with pytest.raises(PlanError, match="only plain LoRA"):
+        fused(run, sources, max_steps=1)
+    config.write_text(json.dumps({**said, "modules_to_save": ["pooler"]}))
+    with pytest.raises(PlanError, match="holds whole modules too"):
+        fused(run, sources, max_steps=1)
     config.write_text(json.dumps(said))
     manifest = sources[1].adapter / "manifest.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "base": "other"}))
-    with pytest.raises(PlanError, match="trained on other"):
-        fused(run, sources, max_steps=1)
+    about = json.loads(manifest.read_text())
+    for other in ({"base": "other"}, {"revision": "other"}):
+        manifest.write_text(json.dumps({**about, **other}))
+        with pytest.raises(PlanError, match=r"it was trained on .*other, and this"):
+            fused(run, sources, max_steps=1)
     manifest.unlink()
     with pytest.raises(PlanError, match="no adapter that tlscale saved"):
         fused(run, sources, max_steps=1)

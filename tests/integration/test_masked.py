@@ -15,9 +15,12 @@ from safetensors.torch import load_file
 
 from tests.integration import tiny
 from tests.integration.test_worker_runs import LORA, Run, logged, manifest, models, run, scores
+from tlscale.data.types import Example
 from tlscale.errors import PlanError, UsageError
+from tlscale.models.load import load_processor
 from tlscale.planning.compile import read_plan
 from tlscale.runs.layout import RunLayout
+from tlscale.worker.hiding import judged, varied
 from tlscale.worker.run import ACTIONS
 
 __all__ = ["models", "run"]
@@ -32,6 +35,11 @@ def act(action: str, layout: RunLayout, as_json: bool = False, **request: Any) -
             read_plan(layout.plan), layout, as_json, *([json.dumps(request)] if request else [])
         )
     return said.getvalue()
+
+
+def load_processor_of(layout: RunLayout) -> Any:
+    plan = read_plan(layout.plan)
+    return load_processor(plan.recipe.model, plan.facts)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +97,14 @@ def test_a_run_that_goes_on_has_the_same_tokens_hidden(run: Run) -> None:
     before = logged(layout)
     assert len({round(loss, 4) for loss in before}) == 12
     kept = scores(layout)
+    plan, tokenizer = read_plan(layout.plan), load_processor_of(layout)
+    row = Example(where="x", tokens=[2, 7, 8, 9, 3], loss=[False, True, True, True, False])
+    seeds = [plan.model_copy(update={"seed": seed}) for seed in range(8)]
+    scored = [judged(one, tokenizer, {"retention": [row], "train": [row]}) for one in seeds]
+    assert len({tuple(one["retention"][0].shown or ()) for one in scored}) == 1, "of every seed"
+    assert scored[0]["retention"][0].shown is not None
+    assert scored[0]["train"][0].shown is None
+    assert len({tuple(varied(one, tokenizer)(row, 0, 0).shown or ()) for one in seeds}) > 2
     layout.done.unlink()
     layout.measurements.unlink()
     shutil.rmtree(layout.artifact("train"))

@@ -26,12 +26,12 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 CLS, SEP, MASK = 2, 3, 4
 
 
-def wordpiece(*, mask: bool = True) -> Any:
+def wordpiece(*, mask: bool = True, end: bool = True) -> Any:
     words = {word: at for at, word in enumerate([*SPECIAL, *PIECES])}
     made = Tokenizer(models.WordPiece(words, unk_token="[UNK]"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     made.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
+        single="[CLS] $A [SEP]" if end else "[CLS] $A", special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
     )
     extra = {"mask_token": "[MASK]"} if mask else {}
     return PreTrainedTokenizerFast(
@@ -40,10 +40,10 @@ def wordpiece(*, mask: bool = True) -> Any:
     )  # fmt: skip
 
 
-def prepared(*texts: str, max_length: int = 32) -> tuple[Example, ...]:
+def prepared(*texts: str, max_length: int = 32, end: bool = True) -> tuple[Example, ...]:
     rows = [Row({"text": text}, f"row {at}") for at, text in enumerate(texts)]
     return prepare(
-        rows, Source(path="x", text="text"), task="masked-lm", processor=wordpiece(), labels=(),
+        rows, Source(path="x", text="text"), task="masked-lm", processor=wordpiece(end=end), labels=(),
         max_length=max_length, overflow="cut", loss_on="all",
     ).examples  # fmt: skip
 
@@ -62,6 +62,13 @@ def test_every_token_of_a_document_is_in_one_window() -> None:
     ]
     with pytest.raises(DataError, match="2 tokens leave no room for a text beside the model's 2 special"):
         prepared("the cat", max_length=2)
+
+
+def test_a_last_token_that_would_be_said_after_the_end_is_not_hidden() -> None:
+    (row,) = prepared("the cat sat", end=False)
+    assert row.tokens == [CLS, 8, 9, 10]
+    assert row.loss == [False, True, True, False]
+    assert prepared("cat", end=False) == ()
 
 
 def test_hidden_tokens_are_masked_replaced_or_left_in_the_shares_of_the_paper() -> None:
@@ -109,6 +116,15 @@ def test_whole_words_are_hidden_together() -> None:
         assert all(loss[a] == loss[b] for a, b in ((1, 2), (3, 4), (7, 8)))
     pieces = hiding(wordpiece(), Masking(rate=0.3)).by("x")
     assert any((pieces(row, 0, n).loss or [])[1:3] == [True, False] for n in range(50))
+    assert hiding(wordpiece(), Masking()).ordinary == tuple(range(5, 14)), "no special token stands in"
+    assert hiding(wordpiece(), Masking(whole_words=True)).goes_on == {6, 7}
+
+
+@pytest.mark.parametrize("mark", ["\u0120", "\u2581"])
+def test_a_mark_where_words_begin_tells_what_goes_on(mark: str) -> None:
+    words = models.WordLevel({"[MASK]": 0, f"{mark}play": 1, "ing": 2, f"{mark}the": 3}, unk_token="ing")
+    made = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), mask_token="[MASK]")
+    assert hiding(made, Masking(whole_words=True)).goes_on == {2}
 
 
 def test_a_tokenizer_without_a_mask_or_marks_is_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,6 +69,9 @@ def test_a_planted_gain_is_kept_and_a_planted_loss_refused(spread: float, wanted
     assert gain.interval.low < exact(spread) - exact(1.2) < gain.interval.high
     assert gain.adapted == pytest.approx(exact(spread), abs=0.05)
     assert gain == information_gain(blind(adapted), blind(plain), CLASSES)
+    narrow = information_gain(adapted, plain, CLASSES, level=0.5).interval
+    assert narrow.effect == gain.interval.effect
+    assert narrow.high - narrow.low < 0.6 * (gain.interval.high - gain.interval.low)
 
 
 def test_confidence_alone_is_no_information() -> None:
@@ -164,7 +168,7 @@ def test_source_only_is_the_same_training_without_looking_at_the_target(tmp_path
         },
         {"name": "two", "strategy": {"kind": "full"}, "train": {"max_steps": 2}},
     ]
-    written = {
+    written: dict[str, Any] = {
         "version": 1, "name": "r",
         "model": {"model_name_or_path": "org/m", "task": "sequence-classification"},
         "data": {"train": source, "unlabelled": source}, "train": {"objective": terms}, "stages": stages,
@@ -174,6 +178,6 @@ def test_source_only_is_the_same_training_without_looking_at_the_target(tmp_path
     assert plain.train.objective.model_dump(exclude_unset=True) == {"label_smoothing": 0.1}
     assert [stage.train for stage in plain.stages] == [{"objective": {}}, {"max_steps": 2}]
     assert [stage.strategy for stage in plain.stages] == [stage["strategy"] for stage in stages]
-    del written["data"]["unlabelled"]  # type: ignore[attr-defined]
+    del written["data"]["unlabelled"]
     with pytest.raises(RecipeError, match=r"source_only.*data\.unlabelled"):
         check(written, source="r")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from tests.unit.test_data_masking import CLS, MASK, SEP, wordpiece
 from tlscale.data.collate import collate
 from tlscale.data.examples import prepare
 from tlscale.data.types import Example
-from tlscale.engine.terms.pet import make_pet, verbalizers
+from tlscale.engine.terms.pet import make_pet, make_pet_mlm, verbalizers
 from tlscale.engine.view import TRAIN, View
 from tlscale.errors import DataError, PlanError
 from tlscale.models.likelihood import choices
@@ -122,6 +122,26 @@ def test_the_loss_is_the_cross_entropy_over_the_words_in_the_mask() -> None:
         by_hand -= float(logits[row, place, right]) - float(torch.tensor(scores).logsumexp(0))
     assert total == pytest.approx(by_hand, rel=1e-6)
     assert term.count({TRAIN: batch}) == 4
+    with torch.no_grad():
+        smoothed = float(make_pet({"label_smoothing": 0.3}, setting).total(View(module, {TRAIN: batch})))
+    scores, right = choices(logits, batch["labels"], (PLAY, CAT, MAT))
+    evenly = -scores.log_softmax(-1).mean(-1).sum()
+    assert smoothed == pytest.approx(0.7 * by_hand + 0.3 * float(evenly), rel=1e-5)
+
+
+def test_hidden_tokens_beside_it_are_those_of_the_unlabelled_texts() -> None:
+    module, setting = bert(), Setting()
+    term = make_pet_mlm({}, cast(Any, setting))
+    texts = collate(ROWS[1:], task="masked-lm", pad_id=0)
+    batches = {TRAIN: collate(ROWS[:1], task="masked-lm", pad_id=0), "unlabelled": texts}
+    with torch.no_grad():
+        found = float(term.total(View(module, batches)))
+        logits = module(input_ids=texts["input_ids"], attention_mask=texts["attention_mask"]).logits
+    wanted = functional.cross_entropy(
+        logits[:, :-1].transpose(1, 2), texts["labels"][:, 1:], ignore_index=-100, reduction="sum"
+    )
+    assert found == pytest.approx(float(wanted), rel=1e-6)
+    assert (term.needs, term.count(batches)) == (("unlabelled",), 3)
 
 
 def test_other_orders_of_the_words_order_the_answers_alike() -> None:

@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,8 +78,8 @@ def _features(path: Path) -> Floats:
     head = Head(kind="pooled", normalize=False)
     module = load_base(recipe.model, plan.facts, head=head, world=plan.world, seed=0)
 
-    def batch(rows: object, device: torch.device) -> object:
-        return collate(rows, task=recipe.model.task, pad_id=processor.pad_token_id, device=device)  # type: ignore[arg-type]
+    def batch(rows: Any, device: torch.device) -> object:
+        return collate(rows, task=recipe.model.task, pad_id=processor.pad_token_id, device=device)
 
     made = featurized(module, examples, collate=batch, size=32, device=torch.device("cpu"))
     return np.stack([one.features.numpy() for one in made if one.features is not None]).astype(np.float64)

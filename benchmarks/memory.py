@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -211,12 +212,9 @@ def measure(case: Case, folder: Path, *, heap: bool) -> dict[str, Any]:
 
 def _warm_up(torch: Any, *, needs_peft: bool) -> None:
     """Loads what is loaded on first use, so that the code's own pages don't count as the model's."""
-    import transformers.models.bert.modeling_bert
-    import transformers.models.gpt2.modeling_gpt2
-    import transformers.models.llama.modeling_llama  # noqa: F401
-
-    if needs_peft:
-        import peft  # noqa: F401
+    models = [f"transformers.models.{kind}.modeling_{kind}" for kind in ("bert", "gpt2", "llama")]
+    for name in [*models, *(["peft"] if needs_peft else [])]:
+        import_module(name)
     layer = torch.nn.Linear(64, 64)
     optimizer = torch.optim.AdamW(layer.parameters())
     layer(torch.ones(8, 64)).sum().backward()

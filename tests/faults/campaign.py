@@ -56,10 +56,10 @@ class Line:
 
 
 def _trials(kind: str, cases: Sequence[Any], run: Callable[..., Any]) -> list[Trial]:
-    return [
-        Trial(f"{kind}:{number}", case, lambda b, folder, case=case: run(b, folder, case))  # type: ignore[misc]
-        for number, case in enumerate(cases, start=1)
-    ]
+    def on(case: Any) -> Callable[[Bench, Path], Outcome]:
+        return lambda bench, folder: run(bench, folder, case)
+
+    return [Trial(f"{kind}:{number}", case, on(case)) for number, case in enumerate(cases, start=1)]
 
 
 def everything() -> dict[str, list[Trial]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -75,10 +76,10 @@ def test_a_new_head_has_the_labels_and_comes_from_the_seed(tmp_path: Path) -> No
     torch.manual_seed(123)
     before = torch.rand(1)
     torch.manual_seed(123)
-    first = kit.base(seed=1)
+    first: Any = kit.base(seed=1)
     assert torch.equal(torch.rand(1), before), "loading must not touch the caller's random state"
     again, other = kit.base(seed=1), kit.base(seed=2)
-    assert first.config.id2label == dict(enumerate(LABELS))  # type: ignore[union-attr]
+    assert first.config.id2label == dict(enumerate(LABELS))
     weight = "classifier.weight"
     assert torch.equal(first.state_dict()[weight], again.state_dict()[weight])
     assert not torch.equal(first.state_dict()[weight], other.state_dict()[weight])
@@ -151,10 +152,10 @@ def test_quantized_bases_keep_their_size_in_the_count_and_their_head_in_full(
     tmp_path: Path, kind: str
 ) -> None:
     kit = kit_for(make_model("llama", tmp_path), "sequence-classification", quantization=kind)
-    module = kit.base()
+    module: Any = kit.base()
     sizes = sum(quantize.size(p) for p in module.parameters())
     assert sizes == sum(tensor.size for tensor in kit.facts.tensors)
-    assert not quantize.is_quantized(module.score.weight)  # type: ignore[arg-type]
+    assert not quantize.is_quantized(module.score.weight)
     with pytest.raises(PlanError, match="is quantized and can't be trained"):
         kit.applied()
 

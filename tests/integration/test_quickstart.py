@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def rows(path: Path) -> list[dict[str, object]]:
+def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -52,7 +53,7 @@ def test_the_run_directory_tells_everything(run: Path) -> None:
     assert {"data", "start", "stage", "step", "trained", "verified", "done"} <= set(kinds)
     found = {(m["suite"], m["arm"], m["metric"]): m for m in rows(run / "measurements.jsonl")}
     assert len(found) == 8
-    assert found["target", "tuned", "nll"]["value"] < found["target", "base", "nll"]["value"] - 0.1  # type: ignore[operator]
+    assert found["target", "tuned", "nll"]["value"] < found["target", "base", "nll"]["value"] - 0.1
     base, tuned = (rows(run / "outcomes" / f"{arm}-target.jsonl") for arm in ("base", "tuned"))
     assert len({str(outcome["where"]).split()[0] for outcome in base}) == 20
     assert [(o["item"], o["where"], o["tokens"]) for o in base] == [

@@ -88,7 +88,8 @@ def test_steps_are_the_same_however_they_are_shared_out(tmp_path: Path) -> None:
     one = steps(made, Batch(micro=8, accumulation=1, world=1), BY_LENGTH)
     assert one == steps(made, Batch(micro=4, accumulation=1, world=2), BY_LENGTH)
     assert one == steps(made, Batch(micro=2, accumulation=2, world=2), BY_LENGTH)
-    sizes = lengths(made.examples)  # type: ignore[arg-type]
+    assert isinstance(made.examples, Marked)
+    sizes = made.examples.lengths()
     means = [sum(sizes[i] for i in rows) / len(rows) for epoch, rows in one if epoch == 0]
     assert means[0] < means[-1]
     assert means[:2] == sorted(means[:2])

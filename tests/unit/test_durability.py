@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,12 +54,12 @@ def test_a_ledger_tells_what_came_twice_or_never(tmp_path: Path) -> None:
     assert found.problems == ("epoch 1: 1 examples came more than once", "epoch 1: 1 examples never came")
 
 
-def shown(rank: int, count: int, **more: object) -> Shown:
-    about = {
+def shown(rank: int, count: int, **more: Any) -> Shown:
+    about: dict[str, Any] = {
         "host": "h", "pid": rank, "number": 5, "place": "step 3", "guarded": True, "quiet": 0.5,
         "still": 70.0, "frame": 'File "/torch/autograd/graph.py"',
     }  # fmt: skip
-    return Shown(rank=rank, count=count, **{**about, **more})  # type: ignore[arg-type]
+    return Shown(rank=rank, count=count, **{**about, **more})
 
 
 @pytest.mark.parametrize(

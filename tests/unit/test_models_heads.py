@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoModel, BertConfig, GPT2Config, LlamaConfig, ViTConfig
 
-from tlscale.models.heads import PooledClassifier, PooledHead, choose_pooling, pool, without_pooler
+from tlscale.models.heads import PooledClassifier, PooledHead, Pooling, choose_pooling, pool, without_pooler
 
 HIDDEN = torch.tensor([[[1.0, 10.0], [3.0, 30.0], [99.0, 99.0]], [[2.0, 20.0], [4.0, 40.0], [6.0, 60.0]]])
 MASK = torch.tensor([[1, 1, 0], [1, 1, 1]])
@@ -39,8 +39,9 @@ def test_last_and_cls_find_real_tokens_behind_left_padding() -> None:
 
 def test_virtual_tokens_in_front_are_left_out() -> None:
     longer = torch.cat([torch.full((2, 2, 2), 1000.0), HIDDEN], dim=1)
-    for pooling in ("mean", "cls", "last"):
-        assert torch.equal(pool(longer, MASK, pooling), pool(HIDDEN, MASK, pooling))  # type: ignore[arg-type]
+    poolings: tuple[Pooling, ...] = ("mean", "cls", "last")
+    for pooling in poolings:
+        assert torch.equal(pool(longer, MASK, pooling), pool(HIDDEN, MASK, pooling))
 
 
 def test_feature_maps_are_averaged_over_space() -> None:

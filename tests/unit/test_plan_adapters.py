@@ -66,8 +66,8 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> Any:
         folder: Path = tmp_path_factory.mktemp(kind)
         make(kind).save_pretrained(folder)
         decodes = kind in DECODERS
-        task = "causal-lm" if decodes else "sequence-classification"
-        model = Model(model_name_or_path=str(folder), task=task)  # type: ignore[arg-type]
+        task: Any = "causal-lm" if decodes else "sequence-classification"
+        model = Model(model_name_or_path=str(folder), task=task)
         return read_facts(model, labels=() if decodes else ("no", "perhaps", "yes"), offline=True)
 
     return read

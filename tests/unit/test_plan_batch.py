@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tlscale.planning.batch import choose
 from tlscale.planning.types import AskedBatch, Batch
 
 
-def upto(rows: int):  # type: ignore[no-untyped-def]
+def upto(rows: int) -> Callable[[int], bool]:
     return lambda micro: micro <= rows
 
 

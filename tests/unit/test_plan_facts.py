@@ -108,9 +108,9 @@ def shapes(model: Any) -> dict[str, tuple[int, ...]]:
     return {names[name]: tuple(p.shape) for name, p in model.named_parameters()}
 
 
-def facts_of(folder: Path, task: str, labels: tuple[str, ...] = LABELS, **model: Any) -> Any:
+def facts_of(folder: Path, task: Any, labels: tuple[str, ...] = LABELS, **model: Any) -> Any:
     labels = () if task in LANGUAGE else labels
-    recipe = Model(model_name_or_path=str(folder), task=task, **model)  # type: ignore[arg-type]
+    recipe = Model(model_name_or_path=str(folder), task=task, **model)
     return read_facts(recipe, labels=labels, offline=True)
 
 

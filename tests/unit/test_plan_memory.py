@@ -29,8 +29,8 @@ def account(
     quantization: Any = "none",
     **slots: Any,
 ) -> dict[str, int]:
-    task = "sequence-classification" if facts.labels else "causal-lm"
-    model = Model(model_name_or_path="tiny", task=task, quantization=quantization)  # type: ignore[arg-type]
+    task: Any = "sequence-classification" if facts.labels else "causal-lm"
+    model = Model(model_name_or_path="tiny", task=task, quantization=quantization)
     recipe = Recipe(version=1, name="t", model=model, strategy={"kind": "full"})
     made = stage(Context(recipe, Train(), facts), **slots)
     frozen = {"rules": (TRAIN_ALL,)} | slots

@@ -59,7 +59,7 @@ def account(live: World) -> dict[str, int]:
     made = stage_of(recipe, facts, rules=(TRAIN_ALL,))
     trained = sum(t.size for t in facts.tensors)
     batch = Batch(micro=1, accumulation=1, world=live.processes)
-    model = Model(model_name_or_path="tiny", task="causal-lm")  # type: ignore[arg-type]
+    model = Model(model_name_or_path="tiny", task="causal-lm")
     items = memory.account(facts, made, batch, live, 16, model, trained)
     return {item.name: item.bytes for item in items}
 

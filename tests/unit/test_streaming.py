@@ -134,7 +134,9 @@ def test_blocks_are_the_same_whoever_makes_them(helpers: int, tmp_path: Path) ->
             examples[20]
     assert seen == [5, 10, 15, 20]
     again = Supply(blocks, leads=True, helpers=0)
-    assert again.block(0)[0].tokens == first.tokens, "what is there is not made again"  # type: ignore[index]
+    block = again.block(0)
+    assert block is not None
+    assert block[0].tokens == first.tokens, "what is there is not made again"
 
 
 def test_a_helper_that_dies_costs_nothing_but_time(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tlscale.outer.sweep import own_settings, program
 from tlscale.outer.trials import Asked
 from tlscale.recipe.load import check
 from tlscale.recipe.search import Space, Sweep, written_space
+from tlscale.report.blocks import Figure, Table
 from tlscale.report.sweep_page import document
 from tlscale.report.sweeps import Search, SweepResult, Trial, front
 from tlscale.runs.sweep import SweepLayout
@@ -39,6 +40,12 @@ def raw(folder: Path, **sections: Any) -> dict[str, Any]:
 
 def asked(written: dict[str, Any]) -> Asked:
     return Asked(written, "r.yaml", {}, offline=True)
+
+
+def rate_of(one: Any) -> float:
+    rate = one.parameters["train.learning_rate"]
+    assert isinstance(rate, float)
+    return rate
 
 
 def trial(number: int, value: float | None, *, losses: tuple[float, ...] = (), **more: Any) -> Trial:
@@ -131,7 +138,7 @@ def test_draws_are_repeatable_and_begin_with_the_recipes_own(tmp_path: Path) -> 
     before = [trial(n, 0.5 + n / 100) for n in range(7)]
     one, other = (draw(SWEEP, RATES, before, higher_is_better=True, seed=7) for _ in range(2))
     assert one.parameters == other.parameters
-    assert 1e-4 <= one.parameters["train.learning_rate"] <= 1e-1  # type: ignore[operator]
+    assert 1e-4 <= rate_of(one) <= 1e-1
 
 
 def test_tpe_learns_which_way_is_better() -> None:
@@ -143,12 +150,7 @@ def test_tpe_learns_which_way_is_better() -> None:
             rate = 10 ** (-4 + 3 * n / 19)
             before.append(trial(n, n / 20, parameters={"train.learning_rate": rate, "strategy.r": 4}))
         rates = sorted(
-            float(
-                draw(SWEEP, RATES, before, higher_is_better=higher, seed=s).parameters[
-                    "train.learning_rate"
-                ]
-            )  # type: ignore[arg-type]
-            for s in range(9)
+            rate_of(draw(SWEEP, RATES, before, higher_is_better=higher, seed=s)) for s in range(9)
         )
         medians[higher] = rates[4]
     assert medians[True] > 1e-2 > 1e-3 > medians[False]
@@ -190,8 +192,10 @@ def test_the_page_says_that_test_rows_were_not_read(tmp_path: Path) -> None:
     page = document(SweepResult(name="x", fingerprint="f", searches=(search,)), SweepLayout(tmp_path))
     assert "test rows were not read" in page.opening.caution
     figure, _, table = page.sections[0].blocks
-    assert "Numbers are trials: 0, 1." in figure.caption  # type: ignore[union-attr]
-    assert [row[0] for row in table.rows] == ["0", "1"]  # type: ignore[union-attr]
+    assert isinstance(figure, Figure)
+    assert isinstance(table, Table)
+    assert "Numbers are trials: 0, 1." in figure.caption
+    assert [row[0] for row in table.rows] == ["0", "1"]
 
 
 def test_arms_take_their_own_settings_and_refuse_what_they_cannot(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -28,12 +29,12 @@ ASKED = Document(
 )
 
 
-def task(**changes: object) -> Task:
+def task(**changes: Any) -> Task:
     base = Task(
         name="sums", summary="", kind="choice", test=(Rows(path="x.csv"),), document=lambda row: ASKED,
         metrics=("acc",), description="Add.\n\n", unconditional="A:",
     )  # fmt: skip
-    return replace(base, **changes)  # type: ignore[arg-type]
+    return replace(base, **changes)
 
 
 def test_description_examples_and_question_make_the_context() -> None:

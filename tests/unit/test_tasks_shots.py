@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -38,8 +39,9 @@ def test_as_many_as_asked_and_never_the_item(kind: Selection, shots: int, seed: 
 
 def test_fixed_is_one_draw_for_all_and_random_one_for_each() -> None:
     other = Document(query="another question", id="other")
-    for kind, same in (("fixed", True), ("balanced", True), ("diverse", True), ("random", False)):
-        choose = selector(kind, TRAIN, shots=6, seed=0)  # type: ignore[arg-type]
+    kinds: dict[Any, bool] = {"fixed": True, "balanced": True, "diverse": True, "random": False}
+    for kind, same in kinds.items():
+        choose = selector(kind, TRAIN, shots=6, seed=0)
         assert (choose(ITEM) == choose(other)) is same, kind
     assert selector("fixed", TRAIN, shots=6, seed=0)(ITEM) != selector("fixed", TRAIN, shots=6, seed=1)(
         ITEM

@@ -68,7 +68,7 @@ def _pass_on(process: subprocess.Popen[bytes], number: signal.Signals) -> bool:
 
 def workers(process: subprocess.Popen[bytes]) -> list[int]:
     """The worker processes: this one itself, or those that it started as an agent."""
-    if "accelerate.commands.launch" not in process.args:  # type: ignore[operator]
+    if not (isinstance(process.args, (list, tuple)) and "accelerate.commands.launch" in process.args):
         return [process.pid]
     found = []
     for entry in Path("/proc").glob("[0-9]*"):

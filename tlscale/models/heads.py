@@ -200,5 +200,5 @@ def without_pooler(backbone: nn.Module) -> nn.Module:
     """
     pooler = getattr(backbone, "pooler", None)
     if isinstance(pooler, nn.Module) and any(True for _ in pooler.parameters()):
-        backbone.pooler = None  # type: ignore[assignment]
+        backbone.register_module("pooler", None)
     return backbone

@@ -65,7 +65,7 @@ def _repeat(job: Job, module: nn.Module, folder: Path, examples: list[Example], 
         module.zero_grad(set_to_none=True)
         with _first_not_finite(module) as found:
             loss = task_loss(View(module, {TRAIN: batch}), TRAIN, 0.0)
-            loss.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss)
         squares = [float(p.grad.square().sum()) for p in trainable(module).values() if p.grad is not None]
         norm = math.sqrt(sum(squares)) if all(map(math.isfinite, squares)) else math.nan
         finite = math.isfinite(float(loss)) and math.isfinite(norm)

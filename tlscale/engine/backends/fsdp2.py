@@ -76,7 +76,7 @@ class Fsdp2:
 
     def backward(self, loss: Tensor) -> None:
         # Gradients are averaged over processes; the sum is what is wanted.
-        (loss * self._runtime.world).backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss * self._runtime.world)
 
     def step(self) -> float:
         forget_resting(self.optimizer)

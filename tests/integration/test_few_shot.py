@@ -19,7 +19,9 @@ HEAD = {"name": "head", "strategy": {"kind": "features"}, "train": {"max_steps":
 
 
 def test_pairs_then_a_head(run: Run) -> None:
-    layout = run("sequence-classification", stages=[PAIRS, HEAD], train={"learning_rate": 5e-3})
+    layout = run(
+        "sequence-classification", stages=[PAIRS, HEAD], train={"learning_rate": 5e-3, "logging_steps": 1}
+    )
     first = logged(layout)[:20]
     assert first[-1] < first[0] / 2
     assert logged(layout)[20] == pytest.approx(math.log(len(tiny.COLOURS)), rel=1e-5), "all are alike to it"

@@ -163,7 +163,7 @@ def test_adapters_that_do_not_fit_are_refused(run: Run, sources: list[RunLayout]
     about = json.loads(manifest.read_text())
     for other in ({"base": "other"}, {"revision": "other"}):
         manifest.write_text(json.dumps({**about, **other}))
-        with pytest.raises(PlanError, match=r"it was trained on .*other, and this"):
+        with pytest.raises(PlanError, match=r"it was trained on .*other.*, and this"):
             fused(run, sources, max_steps=1)
     manifest.unlink()
     with pytest.raises(PlanError, match="no adapter that tlscale saved"):

@@ -124,8 +124,8 @@ def test_the_loss_is_the_cross_entropy_over_the_words_in_the_mask() -> None:
     assert term.count({TRAIN: batch}) == 4
     with torch.no_grad():
         smoothed = float(make_pet({"label_smoothing": 0.3}, setting).total(View(module, {TRAIN: batch})))
-    scores, right = choices(logits, batch["labels"], (PLAY, CAT, MAT))
-    evenly = -scores.log_softmax(-1).mean(-1).sum()
+    chances, _ = choices(logits, batch["labels"], (PLAY, CAT, MAT))
+    evenly = -chances.log_softmax(-1).mean(-1).sum()
     assert smoothed == pytest.approx(0.7 * by_hand + 0.3 * float(evenly), rel=1e-5)
 
 

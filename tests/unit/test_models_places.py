@@ -80,13 +80,13 @@ def test_loss_and_gradients_are_those_of_all_logits(kind: str) -> None:
     assert module(input_ids=given["input_ids"]).logits.shape[:2] == (3, LENGTH)
 
 
-def lora(module: nn.Module) -> nn.Module:
+def lora(module: Any) -> Any:
     from peft import LoraConfig, get_peft_model
 
     chosen = ["query", "value", "decoder"]
     config = LoraConfig(target_modules=chosen, init_lora_weights=False)
     with quiet():
-        return get_peft_model(module, config)  # type: ignore[arg-type]
+        return get_peft_model(module, config)
 
 
 def recomputed(module: nn.Module) -> nn.Module:
@@ -126,7 +126,7 @@ def test_other_models_answer_everywhere() -> None:
 def test_a_place_that_nobody_asks_for_costs_nothing() -> None:
     given = {**batch(), "labels": torch.full((3, LENGTH), -100)}
     loss = task_loss(View(model("bert"), {"train": given}), "train", 0.0)
-    loss.backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(loss)
     assert float(loss.detach()) == 0.0
 
 

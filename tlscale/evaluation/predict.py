@@ -188,9 +188,10 @@ def generations(
 ) -> list[Outcome]:
     """Greedy continuation of each prompt, stripped, against the reference completion."""
     outcomes = []
+    language_model: Any = module
     for item, example in examples:
         prompt = torch.tensor([list(example.tokens or ())[: example.prompt_tokens]], device=device)
-        made: Any = module.generate(  # type: ignore[operator]
+        made = language_model.generate(
             input_ids=prompt,
             attention_mask=torch.ones_like(prompt),
             max_new_tokens=max_new_tokens,

@@ -249,10 +249,11 @@ def _generated(
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
     ends = getattr(module.generation_config, "eos_token_id", None)
     stops = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
+    language_model: Any = module
     with warnings.catch_warnings():
         # said of every batch under virtual tokens; without padding there is nothing to place
         warnings.filterwarnings("ignore", "Position ids are not supported", UserWarning)
-        made: Any = module.generate(  # type: ignore[operator]
+        made = language_model.generate(
             input_ids=ids,
             attention_mask=mask,
             max_new_tokens=new,

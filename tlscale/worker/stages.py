@@ -180,14 +180,14 @@ def featurized(
     module: nn.Module, examples: Sequence[Example], *, collate: Any, size: int, device: torch.device
 ) -> tuple[Example, ...]:
     """The examples with the frozen backbone's pooled features ([hidden], float32) in place of inputs."""
-    module.eval()
+    pooled: Any = module.eval()
     found: dict[int, torch.Tensor] = {}
     order = sorted(range(len(examples)), key=lambda i: -len(examples[i].tokens or ()))
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
         batch = collate([examples[i] for i in chosen], device=device)
         batch.pop("labels")
-        features: Any = module.features(**batch)  # type: ignore[operator]
+        features: torch.Tensor = pooled.features(**batch)
         found |= dict(zip(chosen, features.float().cpu(), strict=True))
     return tuple(
         replace(e, tokens=None, pixels=None, picture=None, features=found[i])
